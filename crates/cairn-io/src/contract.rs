@@ -1,0 +1,1 @@
+//! Contract suites: what every implementation of the two seams must do, as checks that panic.

@@ -1,0 +1,28 @@
+//! Bytes, files and barriers: the foundation under Cairn's log and stack.
+//!
+//! * [`Fs`] and [`File`] are what Cairn uses of an operating system; [`NativeFs`] is the real one.
+//! * [`Store`] is a growing byte array with an explicit durability barrier: [`FileStore`], [`MemStore`].
+//! * [`replace_file`] replaces a small file atomically.
+//! * [`contract`] holds the test suites that every implementation of the two seams runs.
+//!
+//! This crate knows no records and no frames. Nothing in it is durable because it was written, flushed or dropped: only
+//! because a barrier ([`Store::sync`], [`File::sync_data`], [`Fs::sync_dir`]) returned `Ok`.
+
+mod barrier;
+pub mod contract;
+mod error;
+mod file_store;
+mod fs;
+mod mem_store;
+mod native;
+mod range;
+mod replace;
+mod store;
+
+pub use error::Error;
+pub use file_store::FileStore;
+pub use fs::{Access, File, Fs, read_full_at, write_all_at};
+pub use mem_store::MemStore;
+pub use native::NativeFs;
+pub use replace::{ReplaceError, ReplaceState, replace_file};
+pub use store::{Advice, Store};

@@ -1,0 +1,43 @@
+//! The bytes of a log, as `docs/format/log.md` specifies them. Pure: nothing here does I/O.
+//!
+//! A segment is a [`Superblock`], then groups back to back. A group is a [`GroupHeader`], then frames, then padding. The byte at
+//! logical position `lsn` is at file offset `DATA_OFFSET + (lsn - base_lsn)`, so that every structure knows where it must
+//! be, and every checksum covers that.
+
+mod frame;
+mod group;
+mod seal;
+mod superblock;
+
+pub(crate) use frame::{
+    FRAME_HEADER_LEN, Frame, FrameKind, MAX_PAYLOAD_LEN, frame_len, peek_frame_len, push_frame, read_frame,
+    restamp_frame,
+};
+pub(crate) use group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
+pub(crate) use seal::{
+    HeadMark, IndexEntry, TRAILER_LEN, decode_index, decode_trailer, encode_index, encode_trailer, seal_len,
+};
+pub(crate) use superblock::{
+    DATA_OFFSET, FORMAT_VERSION, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name, segment_name,
+};
+
+use uuid::Uuid;
+
+/// Everything in a segment starts at a multiple of this many bytes.
+pub(crate) const ALIGN: u64 = 8;
+
+/// Who a frame belongs to: its checksum starts from this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seed(u32);
+
+impl Seed {
+    /// For group headers: bound to the log.
+    pub(crate) fn of_log(uuid: Uuid) -> Self {
+        Seed(crc32c::crc32c(uuid.as_bytes()))
+    }
+
+    /// For frames: bound to the log and to one generation of it.
+    pub(crate) fn of_generation(uuid: Uuid, generation: u32) -> Self {
+        Seed(crc32c::crc32c_append(Self::of_log(uuid).0, &generation.to_le_bytes()))
+    }
+}

@@ -1,0 +1,352 @@
+//! The log as its users see it.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cairn_io::Store;
+use uuid::Uuid;
+
+use crate::commit::{Core, Guard, Home};
+use crate::error::{Error, Result};
+use crate::follow::Follower;
+use crate::format::{DATA_OFFSET, FrameKind, Seed, push_frame};
+use crate::options::{OpenReport, Options, Stats};
+use crate::reader::{Medium, Piece, Reader};
+use crate::state::{Place, unix_ns};
+use crate::ticket::Ticket;
+use crate::{Lsn, Seq, Start, recovery, single};
+
+/// A write-ahead log.
+///
+/// All methods take `&self` and may be called from any number of threads. One handle at a time has a log open, in this process and in all others.
+///
+/// | call | returns when | survives |
+/// |---|---|---|
+/// | [`append`](Log::append), [`append_batch`](Log::append_batch), [`submit`](Log::submit) | the record has its place | nothing yet |
+/// | [`flush`](Log::flush) | the bytes are with the operating system | a killed process |
+/// | [`sync`](Log::sync), [`sync_to`](Log::sync_to), [`commit`](Log::commit), a waited [`Ticket`] | the barrier returned | power loss |
+///
+/// Durability comes from a call, never from `Drop`: dropping a log hands buffered bytes to the operating system as well as that
+/// goes and promises nothing. [`close`](Log::close) promises and reports.
+///
+/// After a failed write or barrier the handle is poisoned: whatever was not durable is in doubt, every waiter is told so, and nothing is written any
+/// more. Reading what is durable goes on. Open the log again to go on writing.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = tempfile::tempdir()?;
+/// use cairn_log::{Log, Lsn};
+///
+/// let log = Log::open(dir.path().join("log"))?;
+/// let lsn = log.append(b"first")?;
+/// log.append(b"second")?;
+/// log.sync_to(lsn)?;
+/// log.commit(b"third")?;
+/// let payloads: Vec<_> = log.reader(Lsn::START)?.map(|r| r.map(|r| r.into_payload())).collect::<Result<_, _>>()?;
+/// assert_eq!(payloads, [&b"first"[..], b"second", b"third"]);
+/// log.close()?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Log {
+    core: Arc<Core>,
+    uuid: Uuid,
+    report: OpenReport,
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("uuid", &self.uuid).field("path", &self.core.path()).finish_non_exhaustive()
+    }
+}
+
+/// How much of a log to keep, for [`Log::retain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Retention {
+    /// At most this many bytes of segments, but always the active one.
+    Bytes(u64),
+    /// Segments that hold a record younger than this, by the clock when the segments were begun.
+    Age(Duration),
+    /// Segments that hold a record at or after this position.
+    From(Lsn),
+}
+
+impl Log {
+    /// Opens the log in the directory `dir` with default options, or creates it there. The parent of `dir` must exist.
+    ///
+    /// Decides before it changes anything: when this fails with a kind of [`Repair`](crate::ErrorKind::Repair) or
+    /// [`Busy`](crate::ErrorKind::Busy), the directory is as it was. What an earlier process
+    /// left without a barrier is written again and synced before this returns, so that everything that can be read then is durable. Cost: one block
+    /// per segment, and a scan of the last one.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when another handle has the log; [`Error::Corrupt`], [`Error::Foreign`], [`Error::WrongLog`], [`Error::UnsupportedVersion`] for
+    /// what the files are; [`Error::Io`] and [`Error::Full`] for what the system says.
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::options().open(dir)
+    }
+
+    /// Options to open a log with.
+    pub fn options() -> Options {
+        Options::default()
+    }
+
+    /// Opens the log in `store`, or creates it there if the store is empty: one unbounded segment, scanned as a whole at open. The
+    /// caller sees to it that nobody else uses the store.
+    ///
+    /// # Errors
+    /// As [`Log::open`], but never [`Error::Locked`].
+    pub fn with_store(store: Arc<dyn Store>, options: Options) -> Result<Self> {
+        options.open_store(store)
+    }
+
+    pub(crate) fn open_directory(options: Options, dir: &Path) -> Result<Self> {
+        let (home, opened, report) = recovery::open(&options, dir)?;
+        Ok(Self::new(Core::new(options, home, opened), report))
+    }
+
+    pub(crate) fn open_in_store(options: Options, store: Arc<dyn Store>) -> Result<Self> {
+        let (opened, report) = single::open(&options, &store)?;
+        Ok(Self::new(Core::new(options, Home::Store { store }, opened), report))
+    }
+
+    fn new(core: Core, report: OpenReport) -> Self {
+        let uuid = core.lock().active.file.superblock.uuid;
+        Log { core: Arc::new(core), uuid, report }
+    }
+
+    /// Appends a record; returns where it starts. Nothing is durable on return. Records of one thread are in the order of its calls.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`]; [`Error::Full`] when the disk is: nothing was appended, and after space was freed the call can be repeated;
+    /// [`Error::Poisoned`], [`Error::Closed`].
+    pub fn append(&self, record: &[u8]) -> Result<Lsn> {
+        self.core.append(record).map(|(lsn, _)| lsn)
+    }
+
+    /// Appends several records, next to each other; after any crash all of them are there or none. Returns the
+    /// positions of the first and the last one. Nothing is durable on return.
+    ///
+    /// # Errors
+    /// As [`append`](Log::append); [`Error::TooLarge`] also when the batch takes more than 2 GiB; [`Error::EmptyBatch`].
+    pub fn append_batch<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) -> Result<RangeInclusive<Lsn>> {
+        // The caller's iterator runs before any lock is taken. The frames get their position when they get their place.
+        let max = self.core.options.max_record_size;
+        let (mut frames, mut count, mut payload_bytes) = (Vec::new(), 0, 0);
+        for record in records {
+            let record = record.as_ref();
+            let len = record.len() as u64;
+            if len > max {
+                return Err(Error::TooLarge { len, max });
+            }
+            push_frame(&mut frames, FrameKind::Record, record, 0, Seed::of_log(self.uuid));
+            count += 1;
+            payload_bytes += len;
+        }
+        if count == 0 {
+            return Err(Error::EmptyBatch);
+        }
+        let (first, last, _) = self.core.append_batch(&mut frames, count, payload_bytes)?;
+        Ok(first..=last)
+    }
+
+    /// Returns once everything appended before the call is with the operating system: it survives this process, not a power cut.
+    ///
+    /// # Errors
+    /// [`Error::InDoubt`] when a write failed.
+    pub fn flush(&self) -> Result<()> {
+        self.core.flush()
+    }
+
+    /// Returns once everything appended before the call is durable. Concurrent calls share barriers.
+    ///
+    /// # Errors
+    /// [`Error::InDoubt`] when a write or barrier failed, now or earlier.
+    pub fn sync(&self) -> Result<()> {
+        self.core.sync()
+    }
+
+    /// Returns once the record at `lsn` and everything before it is durable. Concurrent calls share barriers.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for a position at or beyond the end; [`Error::InDoubt`] as for [`sync`](Log::sync).
+    pub fn sync_to(&self, lsn: Lsn) -> Result<()> {
+        self.core.sync_to(lsn)
+    }
+
+    /// Appends a record and returns once it is durable.
+    ///
+    /// # Errors
+    /// As [`append`](Log::append), with the record not in the log, and [`Error::InDoubt`] when it may be.
+    pub fn commit(&self, record: &[u8]) -> Result<Lsn> {
+        let lsn = self.append(record)?;
+        self.core.sync_to(lsn)?;
+        Ok(lsn)
+    }
+
+    /// Appends a record and has the log make it durable, without waiting: a thread of the log's own, begun by the first call, sees to it.
+    ///
+    /// # Errors
+    /// As [`append`](Log::append); [`Error::Io`] when the thread cannot be started.
+    pub fn submit(&self, record: &[u8]) -> Result<Ticket> {
+        let (lsn, seq) = self.core.append(record)?;
+        self.core.request(lsn)?;
+        Ok(Ticket::new(self.core.clone(), lsn, Seq(seq)))
+    }
+
+    /// Reads records in order from `start`, an [`Lsn`] or a [`Seq`], up to everything appended before this call, durable or not;
+    /// [`Reader::durable`] restricts it. Flushes first. On a poisoned log reads what had been written before the failure.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] or [`Error::SeqOutOfRange`] when the start was dropped or is beyond the end; [`Error::NotARecord`] when nothing starts or ends there;
+    /// [`Error::Corrupt`] when the way there is damaged.
+    pub fn reader(&self, start: impl Into<Start>) -> Result<Reader> {
+        // A poisoned log cannot flush, and can still be read.
+        let _ = self.core.flush();
+        let mut reader = self.core.reader_of(&self.core.lock());
+        reader.seek(start.into())?;
+        Ok(reader)
+    }
+
+    /// Returns records in order from `start` as they become durable, and waits for new ones.
+    ///
+    /// # Errors
+    /// As [`reader`](Log::reader).
+    pub fn follow(&self, start: impl Into<Start>) -> Result<Follower> {
+        let cut_count = self.core.lock().cut_count;
+        Ok(Follower::new(self.core.clone(), self.reader(start)?.durable(), cut_count))
+    }
+
+    /// Drops every record before `lsn`, a position where a record starts or ends. Durable on return. Whole segments before it are
+    /// deleted. Positions and numbers of the other records stay.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`], [`Error::NotARecord`]: nothing was changed. [`Error::Io`]: records before `lsn` are dropped, but files may be
+    /// left over, to be deleted at the next open. [`Error::Poisoned`]: a crash may show the log before or after.
+    pub fn truncate_before(&self, lsn: Lsn) -> Result<()> {
+        self.core.truncate_before(lsn)
+    }
+
+    /// Drops every record after the one that starts at `lsn`, which stays as the last one. Durable on return. The next record gets the number after
+    /// it; positions that were dropped may be used again, by records that no old copy can be mistaken for.
+    ///
+    /// # Errors
+    /// As [`truncate_before`](Log::truncate_before).
+    pub fn truncate_after(&self, lsn: Lsn) -> Result<()> {
+        self.core.truncate_after(lsn)
+    }
+
+    /// Drops the oldest segments that `keep` does not ask for; returns the new first position. Durable on return.
+    ///
+    /// # Errors
+    /// As [`truncate_before`](Log::truncate_before).
+    pub fn retain(&self, keep: Retention) -> Result<Lsn> {
+        let guard = self.core.lock();
+        let base = |i: usize| guard.segments[i].superblock.base_lsn;
+        let active = guard.segments.len().saturating_sub(1);
+        let total = guard.appended - base(0);
+        let now = match &self.core.home {
+            Home::Directory { fs, .. } => unix_ns(&**fs),
+            Home::Store { .. } => unix_ns(&*self.core.options.fs),
+        };
+        // A segment is superfluous when everything it holds lies before the next one's start.
+        let superfluous = |i: usize| match keep {
+            Retention::Bytes(max) => total - (base(i) - base(0)) + DATA_OFFSET * (active - i + 1) as u64 > max,
+            Retention::Age(age) => {
+                let ended = guard.segments[i + 1].superblock.created_unix_ns;
+                u128::from(now.saturating_sub(ended)) > age.as_nanos()
+            }
+            Retention::From(lsn) => base(i + 1) <= lsn.0,
+        };
+        let dropped = (0..active).take_while(|i| superfluous(*i)).count();
+        let head = Lsn(guard.head.lsn.max(base(dropped)));
+        drop(guard);
+        if dropped > 0 {
+            self.core.truncate_before(head)?;
+        }
+        Ok(self.head_lsn())
+    }
+
+    /// Where the oldest record that still exists may start: records before this were dropped.
+    pub fn head_lsn(&self) -> Lsn {
+        Lsn(self.core.lock().head.lsn)
+    }
+
+    /// Exclusive end of what was appended.
+    pub fn appended_lsn(&self) -> Lsn {
+        Lsn(self.core.lock().appended)
+    }
+
+    /// Exclusive end of what is with the operating system; at most [`appended_lsn`](Log::appended_lsn).
+    pub fn flushed_lsn(&self) -> Lsn {
+        Lsn(self.core.lock().flushed)
+    }
+
+    /// Exclusive end of what is durable; at most [`flushed_lsn`](Log::flushed_lsn).
+    pub fn durable_lsn(&self) -> Lsn {
+        Lsn(self.core.lock().durable)
+    }
+
+    /// Number the next record will get.
+    pub fn next_seq(&self) -> Seq {
+        Seq(self.core.lock().next_seq)
+    }
+
+    /// Identity of the log, given when it was created.
+    pub fn uuid(&self) -> Uuid {
+        self.uuid
+    }
+
+    /// Counters since the log was opened.
+    pub fn stats(&self) -> Stats {
+        self.core.stats()
+    }
+
+    /// What opening found and did.
+    pub fn open_report(&self) -> &OpenReport {
+        &self.report
+    }
+
+    /// Makes everything appended durable, notes on disk that it is, and ends writing. Tickets are settled by then; followers end
+    /// once they returned everything.
+    ///
+    /// # Errors
+    /// [`Error::Poisoned`] when a write or barrier failed, now or earlier.
+    pub fn close(self) -> Result<()> {
+        self.core.close()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        self.core.abandon();
+    }
+}
+
+impl Core {
+    /// A reader over everything that is with the operating system, at the head.
+    pub(crate) fn reader_of(&self, state: &Guard<'_>) -> Reader {
+        let end = Place { lsn: state.flushed, seq: state.next_seq };
+        let mut pieces = Vec::new();
+        for (i, file) in state.segments.iter().enumerate() {
+            let next = state.segments.get(i + 1).map(|s| s.superblock.base_lsn);
+            let mut piece = Piece::whole(file.clone(), next.unwrap_or(state.flushed));
+            if next.is_none() {
+                piece.index = Some(state.index.clone());
+            }
+            if let Home::Store { .. } = self.home {
+                piece.start = state.origin;
+            }
+            pieces.extend(piece.without(&state.cuts));
+        }
+        let medium = match &self.home {
+            Home::Directory { fs, .. } => Medium::Files(fs.clone()),
+            Home::Store { store } => Medium::Store(store.clone()),
+        };
+        Reader::new(medium, pieces, state.head, end, state.durable)
+    }
+}

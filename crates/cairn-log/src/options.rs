@@ -1,0 +1,169 @@
+//! How a log is opened, and what opening found.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cairn_io::{Fs, NativeFs, Store};
+
+use crate::error::{Error, Result};
+use crate::format::MAX_PAYLOAD_LEN;
+use crate::log::Log;
+use crate::mutation::Mutation;
+
+/// How a log is opened. Every option may change between runs; none makes written records unreadable.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub(crate) fs: Arc<dyn Fs>,
+    pub(crate) segment_size: u64,
+    pub(crate) max_record_size: u64,
+    pub(crate) buffer_size: usize,
+    pub(crate) mutation: Option<Mutation>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            fs: Arc::new(NativeFs),
+            segment_size: 64 << 20,
+            max_record_size: 64 << 20,
+            buffer_size: 1 << 20,
+            mutation: None,
+        }
+    }
+}
+
+impl Options {
+    /// Size in bytes at which a segment is sealed and the next one begun; 8 KiB or more, 64 MiB unless set. A
+    /// larger record gets a segment of its own size. Ignored by [`with_store`](Log::with_store), where there is one segment.
+    #[must_use]
+    pub fn segment_size(mut self, bytes: u64) -> Self {
+        self.segment_size = bytes;
+        self
+    }
+
+    /// Largest payload in bytes that `append` accepts, at most 2 GiB - 1; 64 MiB unless set. Reading knows no limit.
+    #[must_use]
+    pub fn max_record_size(mut self, bytes: u64) -> Self {
+        self.max_record_size = bytes;
+        self
+    }
+
+    /// Bytes that may be appended before an append writes them to the operating system by itself; 4 KiB to 1 GiB, 1 MiB unless
+    /// set. Two buffers of this size are in use, more only for larger records.
+    #[must_use]
+    pub fn buffer_size(mut self, bytes: usize) -> Self {
+        self.buffer_size = bytes;
+        self
+    }
+
+    /// The file system to use: the real one unless set. Also the source of time and randomness.
+    #[must_use]
+    pub fn fs(mut self, fs: Arc<dyn Fs>) -> Self {
+        self.fs = fs;
+        self
+    }
+
+    /// Switches on one deliberate bug, to show that the tests catch it.
+    #[cfg(feature = "mutations")]
+    #[doc(hidden)]
+    #[must_use]
+    pub fn mutation(mut self, mutation: Mutation) -> Self {
+        self.mutation = Some(mutation);
+        self
+    }
+
+    /// Opens the log in the directory `dir`, or creates it there; see [`Log::open`].
+    ///
+    /// # Errors
+    /// As [`Log::open`]; [`Error::InvalidOption`] for an option outside its range.
+    pub fn open(self, dir: impl AsRef<Path>) -> Result<Log> {
+        self.check()?;
+        Log::open_directory(self, dir.as_ref())
+    }
+
+    /// Opens the log in `store`, or creates it there; see [`Log::with_store`].
+    ///
+    /// # Errors
+    /// As [`Log::with_store`].
+    pub fn open_store(self, store: Arc<dyn Store>) -> Result<Log> {
+        self.check()?;
+        Log::open_in_store(self, store)
+    }
+
+    fn check(&self) -> Result<()> {
+        let invalid = |option, expected| Err(Error::InvalidOption { option, expected });
+        if self.segment_size < 8 << 10 {
+            return invalid("segment_size", "8 KiB or more");
+        }
+        if self.max_record_size > MAX_PAYLOAD_LEN {
+            return invalid("max_record_size", "at most 2 GiB - 1");
+        }
+        if !(4 << 10..=1 << 30).contains(&self.buffer_size) {
+            return invalid("buffer_size", "4 KiB to 1 GiB");
+        }
+        Ok(())
+    }
+
+    pub(crate) fn mutated(&self, mutation: Mutation) -> bool {
+        cfg!(feature = "mutations") && self.mutation == Some(mutation)
+    }
+}
+
+/// How the log ended when it was opened or inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EndState {
+    /// Closed, or never written to: everything is known to be durable.
+    Closed,
+    /// Not closed, and every byte verifies.
+    Unclosed,
+    /// Not closed, and it ends in bytes that do not verify and that were never known to be durable: a torn tail.
+    Torn {
+        /// Their number, up to the last one that is not zero.
+        bytes: u64,
+    },
+}
+
+/// What opening a log found and did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OpenReport {
+    /// Whether there was no log before.
+    pub created: bool,
+    /// How the log ended.
+    pub end_state: EndState,
+    /// Segments of the log, after opening.
+    pub segments: usize,
+    /// Records in the part that had to be scanned.
+    pub records_scanned: u64,
+    /// Bytes of log written again, synced, into a new generation, because nothing proved them durable.
+    pub bytes_carried: u64,
+    /// Bytes dropped at the end: a torn tail, never acknowledged.
+    pub bytes_cut: u64,
+    /// The generation in force.
+    pub generation: u32,
+    /// Files removed because nothing in them belonged to the log any more.
+    pub removed: Vec<PathBuf>,
+    /// Files in the directory that are not the log's; they were left alone.
+    pub strays: Vec<PathBuf>,
+}
+
+/// Counters of one open log, since it was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Stats {
+    /// Records appended.
+    pub records: u64,
+    /// Bytes of payload appended.
+    pub payload_bytes: u64,
+    /// Groups written.
+    pub groups: u64,
+    /// Bytes handed to the store, framing included.
+    pub bytes_written: u64,
+    /// Barriers that succeeded, rotations and cuts excluded.
+    pub barriers: u64,
+    /// Segments sealed.
+    pub rotations: u64,
+    /// Bytes in memory, appended and not yet handed to the store.
+    pub buffered_bytes: u64,
+}

@@ -1,0 +1,254 @@
+//! Opening a log in a directory: look, decide, and only then act.
+//!
+//! | what is found | what is done |
+//! |---|---|
+//! | no segment | a first one is created |
+//! | anything in [`Survey::problems`](crate::survey::Survey), or a corrupt end | refused; nothing is changed |
+//! | a clean close | the last segment is written on, its mark first, again |
+//! | an unclean end, torn or not | a new generation: what lies above the watermark is carried over, synced, and only then called durable |
+//!
+//! Why the carrying, when everything verifies: 1. a barrier failed, the process died of it, 2. it is started again in the same boot, 3. the page
+//! cache shows the record although the disk never got it, and a new barrier says Ok, 4. the record is acknowledged, 5. the page is evicted, or power
+//! fails, and it is gone (L03, L51, L53). Only bytes that this process wrote, through a descriptor it has kept since, can be made durable.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use cairn_io::{Access, File, FileStore, Fs, Store};
+use uuid::Uuid;
+
+use crate::commit::{Home, RESERVE};
+use crate::error::{Error, Result};
+use crate::format::{DATA_OFFSET, GROUP_HEADER_LEN, Superblock};
+use crate::mutation::Mutation;
+use crate::options::{EndState, OpenReport, Options};
+use crate::rotation::start_generation;
+use crate::segment::{self, ActiveSegment, LOCK_NAME};
+use crate::state::{Opened, Place, unix_ns};
+use crate::survey::{SegmentFile, Survey};
+use crate::tail::{Ending, Tail};
+use crate::truncation::generation_base;
+
+/// Opens or creates the log in `dir`.
+pub(crate) fn open(options: &Options, dir: &Path) -> Result<(Home, Opened, OpenReport)> {
+    let fs = &*options.fs;
+    let survey = match Survey::take(fs, dir) {
+        Ok(survey) => survey,
+        Err(Error::Io { ref source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            create_directory(fs, dir)?;
+            Survey::default()
+        }
+        Err(error) => return Err(error),
+    };
+    // Without a lock file there may be nothing of ours here: then not even that file is left behind. The log is looked at again under
+    // the lock, because this look may have been at another writer's half-done work.
+    if !survey.has_lock {
+        survey.check(options)?;
+    }
+    let lock = take_lock(fs, dir)?;
+    let survey = Survey::take(fs, dir)?;
+    let tail = survey.check(options)?;
+    let home = Home::Directory { fs: options.fs.clone(), dir: dir.to_owned(), _lock: lock };
+    let (opened, report) = match (survey.active().cloned(), tail) {
+        (Some(file), Some(tail)) if tail.ending == Ending::Closed => go_on(options, survey, &file, tail)?,
+        (Some(file), Some(tail)) => recover(options, dir, survey, &file, tail)?,
+        _ => create_first(options, dir, survey)?,
+    };
+    Ok((home, opened, report))
+}
+
+impl Survey {
+    /// The end of the log if nothing keeps it from being opened; `None` when there is no log yet.
+    fn check(&self, options: &Options) -> Result<Option<Tail>> {
+        if let Some(problem) = self.problems.first() {
+            return Err(problem.clone());
+        }
+        let Some(mut tail) = self.tail.clone() else {
+            return Ok(None);
+        };
+        if let Ending::Corrupt(corruption) = &tail.ending {
+            if !options.mutated(Mutation::CutBelowWatermark) {
+                return Err(Error::Corrupt(corruption.clone()));
+            }
+            tail.ending = Ending::Torn { bytes: 0 };
+        }
+        Ok(Some(tail))
+    }
+}
+
+fn create_directory(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    match fs.create_dir(dir) {
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(Error::io("create directory", dir, e));
+        }
+        _ => {}
+    }
+    let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs.sync_dir(parent).map_err(|e| Error::io("sync directory", parent, e))
+}
+
+fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Arc<dyn File>> {
+    let path = dir.join(LOCK_NAME);
+    let file = match fs.create_new(&path) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs.open(&path, Access::ReadWrite),
+        created => created,
+    };
+    let file = file.map_err(|e| Error::io("open", &path, e))?;
+    match file.try_lock() {
+        Ok(true) => Ok(file),
+        Ok(false) => Err(Error::Locked { path: dir.to_owned() }),
+        Err(e) => Err(Error::io("lock", &path, e)),
+    }
+}
+
+/// Creates the first segment of a new log.
+fn create_first(options: &Options, dir: &Path, survey: Survey) -> Result<(Opened, OpenReport)> {
+    let fs = &*options.fs;
+    let uuid = fs.random().map_err(|e| Error::io("get randomness for", dir, e))?;
+    let superblock = Superblock {
+        uuid: uuid::Builder::from_random_bytes(uuid).into_uuid(),
+        generation: 1,
+        base_lsn: 0,
+        base_seq: 0,
+        head_lsn: 0,
+        head_seq: 0,
+        segment_size: options.segment_size,
+        created_unix_ns: unix_ns(fs),
+    };
+    debug_assert_ne!(superblock.uuid, Uuid::nil());
+    let reserve = RESERVE.min(options.segment_size);
+    let active = segment::create(fs, dir, superblock, reserve, |_| Ok(()))?;
+    let report = OpenReport { created: true, ..report(&survey, EndState::Closed, 1) };
+    let opened = Opened {
+        segments: vec![active.file.clone()],
+        active,
+        index: Default::default(),
+        cuts: Vec::new(),
+        head: Place::default(),
+        origin: Place::default(),
+        end: Place::default(),
+        reserved: reserve,
+        mark: Vec::new(),
+    };
+    Ok((opened, report))
+}
+
+/// Goes on behind a clean close. The mark is written again with the first group, identically: it may be in the page cache alone.
+fn go_on(options: &Options, survey: Survey, file: &SegmentFile, tail: Tail) -> Result<(Opened, OpenReport)> {
+    let fs = &*options.fs;
+    let handle = fs.open(&file.path, Access::ReadWrite).map_err(|e| Error::io("open", &file.path, e))?;
+    let store = FileStore::new(handle);
+    let mark = match tail.mark {
+        Some(mark) => {
+            segment::encode_mark(mark.lsn, mark.first_seq, mark.generation, crate::format::Seed::of_log(survey.uuid))
+                .to_vec()
+        }
+        None => Vec::new(),
+    };
+    let removed = remove_obsolete(fs, &survey)?;
+    let report = OpenReport {
+        records_scanned: tail.records,
+        removed,
+        ..report(&survey, EndState::Closed, file.superblock.generation)
+    };
+    let reserved = file.superblock.base_lsn + file.file_len.saturating_sub(DATA_OFFSET);
+    let opened = Opened {
+        active: ActiveSegment { file: file.clone(), store: Arc::new(store) as Arc<dyn Store> },
+        segments: survey.segments,
+        index: tail.index,
+        cuts: Vec::new(),
+        head: survey.head,
+        origin: Place::default(),
+        end: Place { lsn: tail.end_lsn, seq: tail.next_seq },
+        reserved,
+        mark,
+    };
+    Ok((opened, report))
+}
+
+/// After an unclean end: starts a new generation at the watermark, or at the segment's beginning if that is near.
+fn recover(
+    options: &Options,
+    dir: &Path,
+    mut survey: Survey,
+    file: &SegmentFile,
+    tail: Tail,
+) -> Result<(Opened, OpenReport)> {
+    let fs = &*options.fs;
+    let mut end = Place { lsn: tail.end_lsn, seq: tail.next_seq };
+    let watermark = Place { lsn: tail.watermark, seq: tail.watermark_seq };
+    if options.mutated(Mutation::DropAboveWatermark) {
+        end = watermark;
+    }
+    let (cut, ending) = match tail.ending {
+        Ending::Torn { bytes } => (bytes, EndState::Torn { bytes }),
+        _ => (0, EndState::Unclosed),
+    };
+    if options.mutated(Mutation::TrustWhatIsReadable) {
+        let (mut opened, report) = go_on(options, survey, file, tail)?;
+        opened.mark = Vec::new();
+        return Ok((opened, report));
+    }
+    let start = Place { lsn: file.superblock.base_lsn, seq: file.superblock.base_seq };
+    let base = generation_base(start, watermark, end.lsn);
+    let step = if options.mutated(Mutation::KeepGeneration) { 0 } else { 1 };
+    let generation = survey.generation.checked_add(step);
+    let generation =
+        generation.ok_or_else(|| Error::io("start a generation in", dir, io::ErrorKind::FileTooLarge.into()))?;
+    let superblock = Superblock {
+        uuid: survey.uuid,
+        generation,
+        base_lsn: base.lsn,
+        base_seq: base.seq,
+        head_lsn: survey.head.lsn,
+        head_seq: survey.head.seq,
+        segment_size: options.segment_size,
+        created_unix_ns: unix_ns(fs),
+    };
+    let active = start_generation(fs, dir, superblock, file, end)?;
+    let kept = survey.segments.partition_point(|s| s.superblock.base_lsn < base.lsn);
+    let superseded = survey.segments.split_off(kept).into_iter().map(|s| s.path);
+    survey.obsolete.extend(superseded.filter(|path| *path != active.file.path));
+    survey.segments.push(active.file.clone());
+    let removed = remove_obsolete(fs, &survey)?;
+    let report = OpenReport {
+        records_scanned: tail.records,
+        bytes_carried: end.lsn - base.lsn,
+        bytes_cut: cut,
+        removed,
+        ..report(&survey, ending, generation)
+    };
+    let end = Place { lsn: end.lsn + GROUP_HEADER_LEN as u64, seq: end.seq };
+    let opened = Opened {
+        segments: survey.segments,
+        active,
+        index: Default::default(),
+        cuts: Vec::new(),
+        head: survey.head,
+        origin: Place::default(),
+        end,
+        reserved: end.lsn,
+        mark: Vec::new(),
+    };
+    Ok((opened, report))
+}
+
+/// Removes what an interrupted cut, rotation or truncation left. Nothing in it belongs to the log any more.
+fn remove_obsolete(fs: &dyn Fs, survey: &Survey) -> Result<Vec<std::path::PathBuf>> {
+    segment::remove(fs, &survey.dir, survey.obsolete.clone())
+}
+
+fn report(survey: &Survey, end_state: EndState, generation: u32) -> OpenReport {
+    OpenReport {
+        created: false,
+        end_state,
+        segments: survey.segments.len().max(1),
+        records_scanned: 0,
+        bytes_carried: 0,
+        bytes_cut: 0,
+        generation,
+        removed: Vec::new(),
+        strays: survey.strays.clone(),
+    }
+}

@@ -1,0 +1,180 @@
+//! Making segments: a file that has its name is whole and durable.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cairn_io::{FileStore, Fs, Store};
+
+use crate::error::{Error, Result};
+use crate::format::{
+    DATA_OFFSET, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, IndexEntry, Seed, Superblock, encode_index,
+    encode_trailer, push_frame, seal_len, segment_name,
+};
+use crate::survey::SegmentFile;
+use crate::walk::Walk;
+
+/// The file whose lock makes a writer the only one.
+pub(crate) const LOCK_NAME: &str = "LOCK";
+/// The name a segment has until it is whole. There is never more than one; a left-over is overwritten.
+pub(crate) const TEMP_NAME: &str = "next.tmp";
+
+/// The segment that is written to.
+#[derive(Clone, Debug)]
+pub(crate) struct ActiveSegment {
+    pub(crate) file: SegmentFile,
+    pub(crate) store: Arc<dyn Store>,
+}
+
+impl ActiveSegment {
+    pub(crate) fn offset(&self, lsn: u64) -> u64 {
+        DATA_OFFSET + (lsn - self.file.superblock.base_lsn)
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        Seed::of_generation(self.file.superblock.uuid, self.file.superblock.generation)
+    }
+
+    pub(crate) fn log_seed(&self) -> Seed {
+        Seed::of_log(self.file.superblock.uuid)
+    }
+}
+
+/// Why a segment could not be created.
+#[derive(Debug)]
+pub(crate) enum CreateError {
+    /// It has no name yet: nothing has changed.
+    Unchanged(Error),
+    /// It may or may not have its name after a crash.
+    Unknown(Error),
+}
+
+impl From<CreateError> for Error {
+    fn from(error: CreateError) -> Self {
+        match error {
+            CreateError::Unchanged(error) | CreateError::Unknown(error) => error,
+        }
+    }
+}
+
+/// Creates a segment with what `fill` writes into it, and `reserve` bytes of space.
+///
+/// Superblock and contents are durable before the file gets its name, and the name is durable on return. In the other order:
+/// 1. the name reaches the disk, 2. power fails, 3. the contents do not; then a segment without a superblock stands in the
+///    middle of the log, and nothing can be opened (L23).
+pub(crate) fn create(
+    fs: &dyn Fs,
+    dir: &Path,
+    superblock: Superblock,
+    reserve: u64,
+    fill: impl FnOnce(&FileStore) -> Result<()>,
+) -> std::result::Result<ActiveSegment, CreateError> {
+    let temp = dir.join(TEMP_NAME);
+    let path = dir.join(segment_name(superblock.base_lsn, superblock.generation));
+    let whole = || {
+        let io = |op| move |e| Error::io(op, &dir.join(TEMP_NAME), e);
+        match fs.remove(&temp) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io("remove")(e)),
+            _ => {}
+        }
+        let store = FileStore::new(fs.create_new(&temp).map_err(io("create"))?);
+        store.preallocate(0, DATA_OFFSET.saturating_add(reserve)).map_err(io("reserve space in"))?;
+        store.write_at(0, &superblock.encode()[..]).map_err(io("write to"))?;
+        fill(&store)?;
+        store.sync().map_err(io("sync"))?;
+        Ok(store)
+    };
+    let store = whole().map_err(|error| {
+        // Best effort: what is left is overwritten by the next attempt.
+        let _ = fs.remove(&temp);
+        CreateError::Unchanged(error)
+    })?;
+    fs.rename(&temp, &path).map_err(|e| CreateError::Unknown(Error::io("rename into place", &path, e)))?;
+    fs.sync_dir(dir).map_err(|e| CreateError::Unknown(Error::io("sync directory", dir, e)))?;
+    let file_len = DATA_OFFSET;
+    Ok(ActiveSegment { file: SegmentFile { path, superblock, file_len }, store: Arc::new(store) })
+}
+
+/// The bytes of a group with no frames that says that everything before it is durable.
+pub(crate) fn encode_mark(lsn: u64, next_seq: u64, generation: u32, log: Seed) -> [u8; GROUP_HEADER_LEN] {
+    GroupHeader {
+        kind: GroupKind::Mark,
+        padding: 0,
+        len: GROUP_HEADER_LEN as u32,
+        generation,
+        lsn,
+        durable_lsn: lsn,
+        first_seq: next_seq,
+    }
+    .encode(log)
+}
+
+/// The bytes of a seal group at `lsn`, up to the last byte of the file.
+pub(crate) fn encode_seal(superblock: &Superblock, lsn: u64, next_seq: u64, index: &[IndexEntry]) -> Vec<u8> {
+    let len = u32::try_from(seal_len(index.len())).expect("an index has an entry per 64 KiB of a segment");
+    let header = GroupHeader {
+        kind: GroupKind::Seal,
+        padding: 0,
+        len,
+        generation: superblock.generation,
+        lsn,
+        durable_lsn: lsn,
+        first_seq: next_seq,
+    };
+    let seed = Seed::of_generation(superblock.uuid, superblock.generation);
+    let mut bytes = header.encode(Seed::of_log(superblock.uuid)).to_vec();
+    push_frame(&mut bytes, FrameKind::Index, &encode_index(index), lsn + GROUP_HEADER_LEN as u64, seed);
+    bytes.extend_from_slice(&encode_trailer(len));
+    bytes
+}
+
+/// Copies the groups from where `walk` stands up to `end_lsn`, each to the position it had, into another generation.
+///
+/// Positions and numbers stay, so what a caller was told stays true; checksums are bound to the new generation. A group that
+/// `end_lsn` cuts keeps the frames before it.
+pub(crate) fn carry(mut walk: Walk, end_lsn: u64, to: &Superblock, store: &dyn Store, path: &Path) -> Result<()> {
+    let log = Seed::of_log(to.uuid);
+    let seed = Seed::of_generation(to.uuid, to.generation);
+    walk.extend_to(end_lsn);
+    let mut group = Vec::new();
+    let corrupt = |walk: &Walk, damage| Error::Corrupt(walk.span.corruption(damage, None));
+    while let Some(header) = walk.next_group().map_err(|d| corrupt(&walk, d))? {
+        group.clear();
+        group.resize(GROUP_HEADER_LEN, 0);
+        loop {
+            match walk.next_frame() {
+                Ok(Some((lsn, frame))) => push_frame(&mut group, frame.kind, frame.payload, lsn, seed),
+                Ok(None) => break,
+                Err(damage) => return Err(corrupt(&walk, damage)),
+            }
+        }
+        let cut = header.next_lsn().is_none_or(|next| next > end_lsn);
+        let header = GroupHeader {
+            generation: to.generation,
+            len: u32::try_from(group.len()).expect("no longer than the group it was read from"),
+            padding: if cut { 0 } else { header.padding },
+            ..header
+        };
+        group[..GROUP_HEADER_LEN].copy_from_slice(&header.encode(log));
+        let offset = DATA_OFFSET + (header.lsn - to.base_lsn);
+        store.write_at(offset, &group).map_err(|e| Error::io("write to", path, e))?;
+    }
+    Ok(())
+}
+
+/// Removes files that no longer belong to the log, and makes that durable. Returns those that are gone.
+pub(crate) fn remove(fs: &dyn Fs, dir: &Path, paths: Vec<PathBuf>) -> Result<Vec<PathBuf>> {
+    if paths.is_empty() {
+        return Ok(paths);
+    }
+    for path in &paths {
+        match fs.remove(path) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                return Err(Error::io("remove", path, e));
+            }
+            _ => {}
+        }
+    }
+    fs.sync_dir(dir).map_err(|e| Error::io("sync directory", dir, e))?;
+    Ok(paths)
+}

@@ -1,0 +1,256 @@
+//! A log in one unbounded segment on any store.
+//!
+//! Nothing is ever overwritten with other bytes and nothing renamed here, so recovery does in place what a directory does with a new file: the
+//! bytes above the watermark are written again as they are, what does not verify behind them is dropped, and a mark of the
+//! next generation ends the old one. Until that mark is durable the same steps find the same bytes again; after it no frame
+//! of an older generation verifies behind it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_io::Store;
+use uuid::Uuid;
+
+use crate::commit::{RESERVE, STORE_NAME};
+use crate::error::{Error, Result};
+use crate::format::{
+    DATA_OFFSET, FORMAT_VERSION, FRAME_HEADER_LEN, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, SUPERBLOCK_LEN,
+    Seed, Superblock, SuperblockError,
+};
+use crate::options::{EndState, OpenReport, Options};
+use crate::segment::{ActiveSegment, encode_mark};
+use crate::state::{Opened, Place, unix_ns};
+use crate::survey::SegmentFile;
+use crate::tail::{self, Ending, Tail};
+
+/// Opens or creates the log in `store`.
+pub(crate) fn open(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened, OpenReport)> {
+    let io = |op| move |e| Error::io(op, &path(), e);
+    let superblock = match read_superblock(&**store)? {
+        Some(superblock) => superblock,
+        None => return create(options, store),
+    };
+    let file = SegmentFile { path: path(), superblock, file_len: store.len().map_err(io("measure"))? };
+    let span = file.span(store.clone(), u64::MAX);
+    let first = first_group(&**store, &superblock)?;
+    let origin = first.map_or(Place::default(), |g| Place { lsn: g.lsn, seq: g.first_seq });
+    let tail = tail::scan_from(&span, first);
+    let (generation, mut bytes_cut, mut bytes_carried, mut mark) = (tail.generation, 0, 0, Vec::new());
+    let mut end = Place { lsn: tail.end_lsn, seq: tail.next_seq };
+    let end_state = match &tail.ending {
+        Ending::Corrupt(corruption) => return Err(Error::Corrupt(corruption.clone())),
+        Ending::Closed => {
+            if let Some(header) = tail.mark {
+                mark = encode_mark(header.lsn, header.first_seq, header.generation, Seed::of_log(superblock.uuid))
+                    .to_vec();
+            }
+            EndState::Closed
+        }
+        Ending::Unclosed | Ending::Torn { .. } => {
+            bytes_carried = rewrite(&**store, &tail).map_err(io("write again in"))?;
+            let generation = generation.checked_add(1);
+            let generation =
+                generation.ok_or_else(|| io("start a generation in")(std::io::ErrorKind::FileTooLarge.into()))?;
+            let bytes = encode_mark(end.lsn, end.seq, generation, Seed::of_log(superblock.uuid));
+            let offset = DATA_OFFSET + end.lsn;
+            store.write_at(offset, &bytes).and_then(|()| store.sync()).map_err(io("mark the end of"))?;
+            end.lsn += GROUP_HEADER_LEN as u64;
+            if let Ending::Torn { bytes } = tail.ending {
+                bytes_cut = bytes;
+                EndState::Torn { bytes }
+            } else {
+                EndState::Unclosed
+            }
+        }
+    };
+    let generation = if end_state == EndState::Closed { generation } else { generation + 1 };
+    let head = tail.head.map_or(Place::default(), |h| Place { lsn: h.lsn, seq: h.seq });
+    let report = OpenReport {
+        created: false,
+        end_state,
+        segments: 1,
+        records_scanned: tail.records,
+        bytes_carried,
+        bytes_cut,
+        generation,
+        removed: Vec::new(),
+        strays: Vec::new(),
+    };
+    let superblock = Superblock { generation, ..superblock };
+    let opened = Opened { head, origin, end, reserved: end.lsn, mark, ..opened(store, superblock, tail) };
+    Ok((opened, report))
+}
+
+fn opened(store: &Arc<dyn Store>, superblock: Superblock, tail: Tail) -> Opened {
+    let file = SegmentFile { path: path(), superblock, file_len: 0 };
+    Opened {
+        segments: vec![file.clone()],
+        active: ActiveSegment { file, store: store.clone() },
+        index: tail.index,
+        cuts: tail.cuts,
+        head: Place::default(),
+        origin: Place::default(),
+        end: Place::default(),
+        reserved: 0,
+        mark: Vec::new(),
+    }
+}
+
+fn path() -> PathBuf {
+    STORE_NAME.into()
+}
+
+fn create(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened, OpenReport)> {
+    let io = |op| move |e| Error::io(op, &path(), e);
+    let uuid = options.fs.random().map_err(io("get randomness for"))?;
+    let superblock = Superblock {
+        uuid: uuid::Builder::from_random_bytes(uuid).into_uuid(),
+        generation: 1,
+        base_lsn: 0,
+        base_seq: 0,
+        head_lsn: 0,
+        head_seq: 0,
+        segment_size: u64::MAX,
+        created_unix_ns: unix_ns(&*options.fs),
+    };
+    store.preallocate(0, RESERVE).map_err(io("reserve space in"))?;
+    store.write_at(0, &superblock.encode()[..]).and_then(|()| store.sync()).map_err(io("write to"))?;
+    let span = SegmentFile { path: path(), superblock, file_len: 0 }.span(store.clone(), u64::MAX);
+    let tail = tail::scan(&span);
+    let report = OpenReport {
+        created: true,
+        end_state: EndState::Closed,
+        segments: 1,
+        records_scanned: 0,
+        bytes_carried: 0,
+        bytes_cut: 0,
+        generation: 1,
+        removed: Vec::new(),
+        strays: Vec::new(),
+    };
+    Ok((opened(store, superblock, tail), report))
+}
+
+/// The superblock, or what a head group repeats of it when the store's beginning was dropped; `None` when nothing was ever written.
+fn read_superblock(store: &dyn Store) -> Result<Option<Superblock>> {
+    let io = |e| Error::io("read", &path(), e);
+    if store.head() > 0 {
+        let uuid = find_identity(store).map_err(io)?.ok_or(Error::Foreign { path: path() })?;
+        // Only the identity is needed: positions count from zero for ever, and generations are in the groups.
+        return Ok(Some(Superblock {
+            uuid,
+            generation: 1,
+            base_lsn: 0,
+            base_seq: 0,
+            head_lsn: 0,
+            head_seq: 0,
+            segment_size: u64::MAX,
+            created_unix_ns: 0,
+        }));
+    }
+    let mut block = [0; SUPERBLOCK_LEN];
+    let read = store.read_at(0, &mut block).map_err(io)?;
+    match Superblock::decode(&block[..read]) {
+        Ok(superblock) => Ok(Some(superblock)),
+        // A creation that was interrupted leaves zeros: all that a superblock holds is in one sector.
+        Err(SuperblockError::Foreign) if is_zero(store).map_err(io)? => Ok(None),
+        Err(SuperblockError::Foreign) => Err(Error::Foreign { path: path() }),
+        Err(SuperblockError::Version(found)) => {
+            Err(Error::UnsupportedVersion { path: path(), found, supported: FORMAT_VERSION })
+        }
+        Err(SuperblockError::Damaged) => Err(Error::Corrupt(crate::error::Corruption {
+            path: path(),
+            lsn: crate::Lsn(0),
+            offset: 0,
+            resumes: None,
+            kind: crate::error::CorruptionKind::Superblock,
+        })),
+    }
+}
+
+fn is_zero(store: &dyn Store) -> std::io::Result<bool> {
+    let mut chunk = vec![0; 64 << 10];
+    let mut at = 0;
+    loop {
+        let read = store.read_at(at, &mut chunk)?;
+        if read == 0 {
+            return Ok(true);
+        }
+        if chunk[..read].iter().any(|b| *b != 0) {
+            return Ok(false);
+        }
+        at += read as u64;
+    }
+}
+
+/// Looks for a group that names the log: the head group whose writing preceded the drop of the store's beginning.
+fn find_identity(store: &dyn Store) -> std::io::Result<Option<Uuid>> {
+    const GROUP_LEN: usize = GROUP_HEADER_LEN + (FRAME_HEADER_LEN + HeadMark::LEN).next_multiple_of(8);
+    let mut chunk = vec![0; 1 << 20];
+    let mut at = store.head().max(DATA_OFFSET).next_multiple_of(8);
+    loop {
+        let read = store.read_at(at, &mut chunk)?;
+        if read < GROUP_LEN {
+            return Ok(None);
+        }
+        let last = (read - GROUP_LEN) / 8 * 8;
+        for i in (0..=last).step_by(8) {
+            let payload = &chunk[i + GROUP_HEADER_LEN + FRAME_HEADER_LEN..][..HeadMark::LEN];
+            let Some(mark) = HeadMark::decode(payload) else {
+                continue;
+            };
+            let uuid = Uuid::from_bytes(mark.uuid);
+            let lsn = at + i as u64 - DATA_OFFSET;
+            let header = GroupHeader::decode(&chunk[i..], lsn, Seed::of_log(uuid));
+            if header.is_some_and(|h| h.kind == GroupKind::Head) {
+                return Ok(Some(uuid));
+            }
+        }
+        at += last as u64 + 8;
+    }
+}
+
+/// The first group that is still there.
+fn first_group(store: &dyn Store, superblock: &Superblock) -> Result<Option<GroupHeader>> {
+    if store.head() == 0 {
+        return Ok(None);
+    }
+    let log = Seed::of_log(superblock.uuid);
+    let mut chunk = vec![0; 1 << 20];
+    let mut at = store.head().max(DATA_OFFSET).next_multiple_of(8);
+    loop {
+        let read = store.read_at(at, &mut chunk).map_err(|e| Error::io("read", &path(), e))?;
+        if read < GROUP_HEADER_LEN {
+            return Err(Error::Foreign { path: path() });
+        }
+        let last = (read - GROUP_HEADER_LEN) / 8 * 8;
+        for i in (0..=last).step_by(8) {
+            let header = GroupHeader::decode(&chunk[i..], at + i as u64 - DATA_OFFSET, log);
+            if header.is_some() {
+                return Ok(header);
+            }
+        }
+        at += last as u64 + 8;
+    }
+}
+
+/// Writes the bytes between the watermark and the end again, as they are, drops everything behind them, and makes both durable.
+fn rewrite(store: &dyn Store, tail: &Tail) -> std::io::Result<u64> {
+    let mut chunk = vec![0; 1 << 20];
+    let (mut at, end) = (DATA_OFFSET + tail.watermark, DATA_OFFSET + tail.end_lsn);
+    while at < end {
+        let want = usize::try_from(end - at).unwrap_or(usize::MAX).min(chunk.len());
+        let read = store.read_at(at, &mut chunk[..want])?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        store.write_at(at, &chunk[..read])?;
+        at += read as u64;
+    }
+    store.sync()?;
+    store.truncate(end)?;
+    store.sync()?;
+    Ok(tail.end_lsn - tail.watermark)
+}
+
+const _: () = assert!(DATA_OFFSET.is_multiple_of(8));

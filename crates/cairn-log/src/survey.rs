@@ -1,0 +1,205 @@
+//! What is in a log's directory: which segments are the log, which were superseded, what is not ours. Reads only.
+//!
+//! A segment of generation `g` that starts at `B` supersedes everything at or after `B` in lower generations. What is left, ordered
+//! by position, is the log: each segment ends where the next one starts.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use cairn_io::{Access, File, FileStore, Fs, Store, read_full_at};
+use uuid::Uuid;
+
+use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::format::{
+    DATA_OFFSET, FORMAT_VERSION, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name, segment_name,
+};
+use crate::state::Place;
+use crate::tail::{self, Tail};
+use crate::walk::Span;
+use crate::{Lsn, segment};
+
+/// A segment whose superblock verified.
+#[derive(Clone, Debug)]
+pub(crate) struct SegmentFile {
+    pub(crate) path: PathBuf,
+    pub(crate) superblock: Superblock,
+    /// Length of the file in bytes.
+    pub(crate) file_len: u64,
+}
+
+impl SegmentFile {
+    /// One past the last position the file has bytes for.
+    fn file_end_lsn(&self) -> u64 {
+        self.superblock.base_lsn.saturating_add(self.file_len.saturating_sub(DATA_OFFSET))
+    }
+
+    /// The segment's readable part up to `end_lsn`, with a descriptor of its own.
+    pub(crate) fn open(&self, fs: &dyn Fs, end_lsn: u64) -> Result<Span> {
+        let file = fs.open(&self.path, Access::Read).map_err(|e| Error::io("open", &self.path, e))?;
+        Ok(self.span(Arc::new(FileStore::new(file)), end_lsn))
+    }
+
+    pub(crate) fn span(&self, store: Arc<dyn Store>, end_lsn: u64) -> Span {
+        Span {
+            store,
+            path: self.path.clone(),
+            uuid: self.superblock.uuid,
+            generation: self.superblock.generation,
+            base_lsn: self.superblock.base_lsn,
+            base_seq: self.superblock.base_seq,
+            end_lsn,
+        }
+    }
+}
+
+/// What a directory holds.
+#[derive(Debug, Default)]
+pub(crate) struct Survey {
+    /// The log, by position. Segments below the head, whose removal was interrupted, are not among them.
+    pub(crate) segments: Vec<SegmentFile>,
+    /// Segments that no longer belong to the log and may be removed.
+    pub(crate) obsolete: Vec<PathBuf>,
+    /// Everything else that lies around; never touched.
+    pub(crate) strays: Vec<PathBuf>,
+    /// What keeps the log from being opened, in order of position. Empty when nothing does.
+    pub(crate) problems: Vec<Error>,
+    /// The highest generation seen, superseded ones included.
+    pub(crate) generation: u32,
+    /// Whether the lock file exists.
+    pub(crate) has_lock: bool,
+    /// The oldest record that still exists.
+    pub(crate) head: Place,
+    /// How the last segment ends; `None` when there is no segment.
+    pub(crate) tail: Option<Tail>,
+    pub(crate) uuid: Uuid,
+    pub(crate) dir: PathBuf,
+}
+
+impl Survey {
+    /// Looks at the directory `dir`, which exists.
+    pub(crate) fn take(fs: &dyn Fs, dir: &Path) -> Result<Self> {
+        let mut names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
+        names.sort();
+        let mut survey = Survey { dir: dir.to_owned(), ..Survey::default() };
+        let mut found = Vec::new();
+        for name in names {
+            let path = dir.join(&name);
+            let name = name.to_string_lossy();
+            if name == segment::LOCK_NAME {
+                survey.has_lock = true;
+            } else if let Some((base_lsn, generation)) = parse_segment_name(&name) {
+                match read_superblock(fs, &path) {
+                    Ok(file) if segment_name(file.superblock.base_lsn, file.superblock.generation) == name => {
+                        found.push(file)
+                    }
+                    Ok(_) => survey.problems.push(Error::Corrupt(damaged(&path, base_lsn, CorruptionKind::Misnamed))),
+                    Err(problem) => survey.problems.push(problem),
+                }
+                survey.generation = survey.generation.max(generation);
+            } else if name != segment::TEMP_NAME {
+                survey.strays.push(path);
+            }
+        }
+        survey.arrange(found);
+        survey.find_end(fs)?;
+        survey.find_gaps();
+        Ok(survey)
+    }
+
+    /// The segment with the end of the log.
+    pub(crate) fn active(&self) -> Option<&SegmentFile> {
+        self.segments.last()
+    }
+
+    fn arrange(&mut self, mut found: Vec<SegmentFile>) {
+        found.sort_by_key(|s| (s.superblock.base_lsn, s.superblock.generation));
+        if let Some(expected) = found.first().map(|s| s.superblock.uuid) {
+            self.uuid = expected;
+            found.retain(|s| {
+                let ours = s.superblock.uuid == expected;
+                if !ours {
+                    let (path, found) = (s.path.clone(), s.superblock.uuid);
+                    self.problems.push(Error::WrongLog { path, expected, found });
+                }
+                ours
+            });
+        }
+        let bounds: Vec<(u64, u32)> = found.iter().map(|s| (s.superblock.base_lsn, s.superblock.generation)).collect();
+        let superseded = |s: &Superblock| bounds.iter().any(|(base, g)| *g > s.generation && *base <= s.base_lsn);
+        let (obsolete, live): (Vec<_>, Vec<_>) = found.into_iter().partition(|s| superseded(&s.superblock));
+        self.obsolete = obsolete.into_iter().map(|s| s.path).collect();
+        self.segments = live;
+    }
+
+    /// Scans the last segment. One that never got a group is the second half of a rotation that was interrupted: the log ends in the segment before.
+    fn find_end(&mut self, fs: &dyn Fs) -> Result<()> {
+        let mut rotation_interrupted = false;
+        while let Some(last) = self.segments.last() {
+            let tail = tail::scan(&last.open(fs, u64::MAX)?);
+            self.head = self.head.max(Place { lsn: last.superblock.head_lsn, seq: last.superblock.head_seq });
+            if tail.is_pristine(last.superblock.base_lsn) && self.segments.len() > 1 {
+                self.obsolete.extend(self.segments.pop().map(|s| s.path));
+                rotation_interrupted = true;
+                continue;
+            }
+            if let Some(head) = tail.head {
+                self.head = self.head.max(Place { lsn: head.lsn, seq: head.seq });
+            }
+            if let (Some(seal), false) = (&tail.seal, rotation_interrupted) {
+                // A segment is sealed only when its successor has its name: that one was lost.
+                self.problems.push(Error::Corrupt(damaged(&last.path, seal.lsn, CorruptionKind::MissingSegment)));
+            }
+            self.tail = Some(tail);
+            break;
+        }
+        // What an interrupted `truncate_before` left.
+        let below = self.segments.windows(2).take_while(|pair| pair[1].superblock.base_lsn <= self.head.lsn).count();
+        self.obsolete.extend(self.segments.drain(..below).map(|s| s.path));
+        Ok(())
+    }
+
+    fn find_gaps(&mut self) {
+        let mut gaps = Vec::new();
+        if let Some(first) = self.segments.first()
+            && first.superblock.base_lsn > self.head.lsn
+        {
+            gaps.push(missing(&first.path, self.head.lsn, first.superblock.base_lsn));
+        }
+        for pair in self.segments.windows(2) {
+            let (end, next) = (pair[0].file_end_lsn(), pair[1].superblock.base_lsn);
+            if end < next {
+                gaps.push(missing(&pair[0].path, end, next));
+            }
+        }
+        self.problems.extend(gaps.into_iter().map(Error::Corrupt));
+    }
+}
+
+fn missing(path: &Path, lsn: u64, resumes: u64) -> Corruption {
+    Corruption { resumes: Some(Lsn(resumes)), ..damaged(path, lsn, CorruptionKind::MissingSegment) }
+}
+
+fn damaged(path: &Path, lsn: u64, kind: CorruptionKind) -> Corruption {
+    Corruption { path: path.to_owned(), lsn: Lsn(lsn), offset: 0, resumes: None, kind }
+}
+
+/// Reads who a segment is. The descriptor is closed again: a log has more segments than a process has descriptors.
+fn read_superblock(fs: &dyn Fs, path: &Path) -> Result<SegmentFile> {
+    let file = fs.open(path, Access::Read).map_err(|e| Error::io("open", path, e))?;
+    let mut block = [0; SUPERBLOCK_LEN];
+    let (read, file_len) = read_block(&*file, &mut block).map_err(|e| Error::io("read", path, e))?;
+    let base_lsn = path.file_name().and_then(|n| parse_segment_name(&n.to_string_lossy())).map_or(0, |(base, _)| base);
+    let superblock = Superblock::decode(&block[..read]).map_err(|e| match e {
+        SuperblockError::Foreign => Error::Foreign { path: path.to_owned() },
+        SuperblockError::Version(found) => {
+            Error::UnsupportedVersion { path: path.to_owned(), found, supported: FORMAT_VERSION }
+        }
+        SuperblockError::Damaged => Error::Corrupt(damaged(path, base_lsn, CorruptionKind::Superblock)),
+    })?;
+    Ok(SegmentFile { path: path.to_owned(), superblock, file_len })
+}
+
+fn read_block(file: &dyn File, block: &mut [u8]) -> io::Result<(usize, u64)> {
+    Ok((read_full_at(file, 0, block)?, file.len()?))
+}

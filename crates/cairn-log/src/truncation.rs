@@ -1,0 +1,147 @@
+//! Dropping records at either end. Both freeze the log first, so that no append is under way while positions are decided.
+
+use cairn_io::Fs;
+
+use crate::commit::{Core, Guard, Home};
+use crate::error::{Error, Failure, Result};
+use crate::format::{GROUP_HEADER_LEN, GroupKind};
+use crate::mutation::Mutation;
+use crate::rotation::start_generation;
+use crate::segment::{self, CreateError};
+use crate::state::Place;
+use crate::tail::Cut;
+use crate::{Lsn, Start};
+
+/// A log whose cut is at most this far from its segment's beginning moves as a whole into the new generation, so that a thousand crashes or
+/// truncations do not leave a thousand small files.
+const CARRY_WHOLE_MAX: u64 = 256 << 10;
+
+/// Where the segment of a new generation starts, when the log is cut at or after `carried`, up to where it may stay as it is, in a segment that starts at `base`.
+pub(crate) fn generation_base(base: Place, carried: Place, end_lsn: u64) -> Place {
+    if end_lsn - base.lsn <= CARRY_WHOLE_MAX { base } else { carried }
+}
+
+impl Core {
+    /// Drops every record before the one at the boundary `lsn`.
+    ///
+    /// The new head is in the log, durably, before any file goes. In the other order: 1. the first files are gone, 2. power
+    /// fails, 3. the log opens with a head nobody asked for, or not at all.
+    pub(crate) fn truncate_before(&self, lsn: Lsn) -> Result<()> {
+        let guard = self.freeze()?;
+        let (guard, result) = self.drop_before(guard, lsn);
+        self.thaw(guard);
+        result
+    }
+
+    /// Drops every record after the one that starts at `lsn`.
+    pub(crate) fn truncate_after(&self, lsn: Lsn) -> Result<()> {
+        let guard = self.freeze()?;
+        let (guard, result) = self.drop_after(guard, lsn);
+        self.thaw(guard);
+        result
+    }
+
+    fn thaw(&self, mut guard: Guard<'_>) {
+        guard.frozen = false;
+        self.progress.notify(usize::MAX);
+        self.settle(guard);
+    }
+
+    fn drop_before<'a>(&'a self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
+        let mut reader = self.reader_of(&guard);
+        let (guard, found) = self.exclusive(guard, || {
+            reader.seek(Start::Lsn(lsn))?;
+            Ok((reader.place(), reader.group_place()))
+        });
+        let (place, group) = match found {
+            Ok(found) => found,
+            Err(error) => return (guard, Err(error)),
+        };
+        if place.seq == guard.head.seq {
+            return (guard, Ok(()));
+        }
+        let (mut guard, result) = self.write_note(guard, GroupKind::Head, place);
+        if result.is_err() {
+            return (guard, result);
+        }
+        guard.head = place;
+        guard.origin = group;
+        let unneeded = guard.segments.windows(2).take_while(|pair| pair[1].superblock.base_lsn <= place.lsn).count();
+        let paths: Vec<_> = guard.segments.drain(..unneeded).map(|s| s.path).collect();
+        let active = guard.active.clone();
+        self.exclusive(guard, || match &self.home {
+            Home::Directory { fs, dir, .. } => segment::remove(&**fs, dir, paths).map(drop),
+            Home::Store { store } => {
+                let dropped = store.truncate_before(active.offset(group.lsn));
+                dropped.map(drop).map_err(|e| Error::io("drop the beginning of", &active.file.path, e))
+            }
+        })
+    }
+
+    fn drop_after<'a>(&'a self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
+        let mut reader = self.reader_of(&guard);
+        let (mut guard, found) = self.exclusive(guard, || reader.seek_past(lsn));
+        let cut = match found {
+            Ok(cut) => cut,
+            Err(error) => return (guard, Err(error)),
+        };
+        if cut.seq == guard.next_seq {
+            return (guard, Ok(()));
+        }
+        guard.cut_count += 1;
+        guard.cut_lsn = cut.lsn;
+        match &self.home {
+            Home::Directory { fs, dir, .. } => self.cut_directory(guard, &**fs, dir, cut),
+            Home::Store { .. } => self.cut_store(guard, cut),
+        }
+    }
+
+    /// Cuts by creating one file, a segment of the next generation that starts at or before the cut.
+    ///
+    /// The files it supersedes go only then. In the other order: 1. a later segment is gone, 2. power fails, 3. the log has a hole.
+    fn cut_directory<'a>(
+        &'a self,
+        guard: Guard<'a>,
+        fs: &dyn Fs,
+        dir: &std::path::Path,
+        cut: Place,
+    ) -> (Guard<'a>, Result<()>) {
+        let step = if self.options.mutated(Mutation::KeepGeneration) { 0 } else { 1 };
+        let Some(generation) = guard.generation().checked_add(step) else {
+            return (guard, Err(Error::io("start a generation in", dir, std::io::ErrorKind::FileTooLarge.into())));
+        };
+        let from =
+            guard.segments.iter().rfind(|s| s.superblock.base_lsn <= cut.lsn).unwrap_or(&guard.active.file).clone();
+        let base = Place { lsn: from.superblock.base_lsn, seq: from.superblock.base_seq };
+        let base = generation_base(base, cut, cut.lsn);
+        let superblock = guard.superblock(&self.options, generation, base, fs);
+        let (mut guard, created) = self.exclusive(guard, || start_generation(fs, dir, superblock, &from, cut));
+        let next = match created {
+            Ok(next) => next,
+            Err(CreateError::Unchanged(error)) => return (guard, Err(error)),
+            Err(CreateError::Unknown(error)) => {
+                let error = guard.stop(Failure::from(error), None);
+                return (guard, Err(error));
+            }
+        };
+        let kept = guard.segments.partition_point(|s| s.superblock.base_lsn < base.lsn);
+        let obsolete = guard.segments.split_off(kept);
+        let obsolete = obsolete.into_iter().map(|s| s.path).filter(|path| *path != next.file.path).collect();
+        let end = Place { lsn: cut.lsn + GROUP_HEADER_LEN as u64, seq: cut.seq };
+        guard.start_in(next, end, end.lsn);
+        guard.marked = true;
+        self.exclusive(guard, || segment::remove(fs, dir, obsolete).map(drop))
+    }
+
+    /// Cuts by one group that takes everything between the cut and itself out of the log.
+    fn cut_store<'a>(&'a self, guard: Guard<'a>, cut: Place) -> (Guard<'a>, Result<()>) {
+        let (mut guard, result) = self.write_note(guard, GroupKind::Cut, cut);
+        if result.is_ok() {
+            let resumes = guard.appended;
+            guard.cuts.push(Cut { lsn: cut.lsn, seq: cut.seq, resumes });
+            guard.index.entries.retain(|e| e.lsn < cut.lsn);
+            guard.next_seq = cut.seq;
+        }
+        (guard, result)
+    }
+}

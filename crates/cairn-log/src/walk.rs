@@ -1,0 +1,436 @@
+//! Reading a segment from group to group and frame to frame, believing nothing that does not verify.
+//!
+//! Recovery, readers, followers and `verify` all walk; they differ in what they make of [`Damage`].
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use cairn_io::Store;
+use uuid::Uuid;
+
+use crate::Lsn;
+use crate::error::{Corruption, CorruptionKind};
+use crate::format::{
+    ALIGN, DATA_OFFSET, FRAME_HEADER_LEN, Frame, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, Seed,
+    TRAILER_LEN, decode_trailer, peek_frame_len, read_frame,
+};
+use crate::state::Place;
+
+/// The readable part of one segment.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) path: PathBuf,
+    pub(crate) uuid: Uuid,
+    /// Generation of the frames at `base_lsn`.
+    pub(crate) generation: u32,
+    pub(crate) base_lsn: u64,
+    pub(crate) base_seq: u64,
+    /// Exclusive: nothing at or after this position belongs to the log. `u64::MAX` when the end is to be found.
+    pub(crate) end_lsn: u64,
+}
+
+impl Span {
+    /// File offset of the byte at `lsn`; saturates, because positions past `u64::MAX` do not exist.
+    pub(crate) fn offset(&self, lsn: u64) -> u64 {
+        DATA_OFFSET.saturating_add(lsn.saturating_sub(self.base_lsn))
+    }
+
+    pub(crate) fn corruption(&self, damage: Damage, resumes: Option<u64>) -> Corruption {
+        Corruption {
+            path: self.path.clone(),
+            lsn: Lsn(damage.lsn),
+            offset: self.offset(damage.lsn),
+            resumes: resumes.map(Lsn),
+            kind: damage.kind,
+        }
+    }
+}
+
+/// The first bytes that do not verify. Whether that is the end, a torn tail or corruption is for the caller to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Damage {
+    /// Start of the group or frame.
+    pub(crate) lsn: u64,
+    pub(crate) kind: CorruptionKind,
+}
+
+/// A cursor over the groups and frames of a [`Span`].
+#[derive(Debug)]
+pub(crate) struct Walk {
+    pub(crate) span: Span,
+    window: Window,
+    log: Seed,
+    seed: Seed,
+    pub(crate) generation: u32,
+    /// Where the next frame is (inside a group) or the next group (between groups).
+    pos: u64,
+    /// Number of the next record.
+    pub(crate) next_seq: u64,
+    group: Option<GroupHeader>,
+    adopt_generation: bool,
+    /// Position and payload length of the record just moved over.
+    record: Option<(u64, usize)>,
+}
+
+impl Walk {
+    /// Starts at the group at `lsn`, whose first record has number `seq` and whose generation is the span's.
+    pub(crate) fn new(span: Span, lsn: u64, seq: u64) -> Self {
+        let log = Seed::of_log(span.uuid);
+        let seed = Seed::of_generation(span.uuid, span.generation);
+        let window = Window::new(span.store.clone(), span.offset(span.end_lsn));
+        let generation = span.generation;
+        Walk {
+            span,
+            window,
+            log,
+            seed,
+            generation,
+            pos: lsn,
+            next_seq: seq,
+            group: None,
+            adopt_generation: false,
+            record: None,
+        }
+    }
+
+    /// Raises the end of what may be read, after the writer went on.
+    pub(crate) fn extend_to(&mut self, end_lsn: u64) {
+        self.span.end_lsn = end_lsn;
+        self.window.limit = self.span.offset(end_lsn);
+    }
+
+    /// Position of the next frame, or of the next group.
+    pub(crate) fn position(&self) -> u64 {
+        self.pos
+    }
+
+    /// Goes to the next group, over whatever is left of the current one; `None` at the end of the span.
+    pub(crate) fn next_group(&mut self) -> Result<Option<GroupHeader>, Damage> {
+        self.finish_group()?;
+        if self.pos >= self.span.end_lsn {
+            return Ok(None);
+        }
+        let lsn = self.pos;
+        let damaged = Damage { lsn, kind: CorruptionKind::Group };
+        let log = self.log;
+        let bytes = self.window.get(self.span.offset(lsn), GROUP_HEADER_LEN).map_err(|e| e.at(lsn))?;
+        let header = GroupHeader::decode(bytes, lsn, log).ok_or(damaged)?;
+        if header.generation != self.generation {
+            // Only a store's generation rises inside a segment, and only at the mark that a recovery wrote.
+            let rises = header.kind == GroupKind::Mark && header.generation > self.generation;
+            if !rises && !self.adopt_generation {
+                return Err(damaged);
+            }
+            self.generation = header.generation;
+            self.seed = Seed::of_generation(self.span.uuid, header.generation);
+        }
+        self.adopt_generation = false;
+        if header.first_seq != self.next_seq {
+            return Err(damaged);
+        }
+        self.pos = lsn + GROUP_HEADER_LEN as u64;
+        self.group = Some(header);
+        Ok(Some(header))
+    }
+
+    /// The next frame of the current group with its position; `None` at the end of the group or of the span.
+    pub(crate) fn next_frame(&mut self) -> Result<Option<(u64, Frame<'_>)>, Damage> {
+        self.record = None;
+        let Some(end) = self.group.as_ref().map(frames_end) else {
+            return Ok(None);
+        };
+        let lsn = self.pos;
+        if lsn >= end || lsn >= self.span.end_lsn {
+            return Ok(None);
+        }
+        let damaged = Damage { lsn, kind: CorruptionKind::Record };
+        let expected = self.group.as_ref().and_then(|group| frame_kind(group.kind));
+        let offset = self.span.offset(lsn);
+        let bytes = self.window.get(offset, FRAME_HEADER_LEN).map_err(|e| e.at(lsn))?;
+        // The length is not verified yet: it only decides how many bytes, of those the verified group has, are looked at.
+        let len = peek_frame_len(bytes, end - lsn).ok_or(damaged)?;
+        let bytes = self.window.get(offset, len).map_err(|e| e.at(lsn))?;
+        let frame = read_frame(bytes, lsn, self.seed).filter(|f| Some(f.kind) == expected).ok_or(damaged)?;
+        self.pos = lsn + len as u64;
+        match frame.kind {
+            FrameKind::Record => {
+                self.next_seq += 1;
+                self.record = Some((lsn, frame.payload.len()));
+            }
+            FrameKind::Cut => self.next_seq = HeadMark::decode(frame.payload).ok_or(damaged)?.seq,
+            FrameKind::Index | FrameKind::Head => {}
+        }
+        Ok(Some((lsn, frame)))
+    }
+
+    /// Moves over the next frame, or to the next group when the current one is over; `false` at the end of the span.
+    pub(crate) fn step(&mut self) -> Result<bool, Damage> {
+        if self.next_frame()?.is_some() {
+            return Ok(true);
+        }
+        Ok(self.next_group()?.is_some())
+    }
+
+    /// Moves over the next record, whatever bookkeeping lies before it; `false` at the end of the span.
+    pub(crate) fn advance_record(&mut self) -> Result<bool, Damage> {
+        loop {
+            match self.next_frame()? {
+                Some((_, frame)) if frame.kind == FrameKind::Record => return Ok(true),
+                Some(_) => {}
+                None => {
+                    if self.next_group()?.is_none() {
+                        return Ok(false);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The record that [`advance_record`](Walk::advance_record) just moved over.
+    pub(crate) fn current_record(&self) -> Option<CurrentRecord<'_>> {
+        let (lsn, payload_len) = self.record?;
+        let payload = self.window.held(self.span.offset(lsn) + FRAME_HEADER_LEN as u64, payload_len)?;
+        Some(CurrentRecord { lsn, seq: self.next_seq - 1, end_lsn: self.pos, payload })
+    }
+
+    /// Start of the group the walk is in.
+    pub(crate) fn group_place(&self) -> Option<Place> {
+        self.group.map(|g| Place { lsn: g.lsn, seq: g.first_seq })
+    }
+
+    /// Accepts whatever generation the first group has: a store's may have risen before it.
+    pub(crate) fn adopting_generation(mut self) -> Self {
+        self.adopt_generation = true;
+        self
+    }
+
+    /// Goes to the end of the current group and returns where the next one starts.
+    pub(crate) fn finish_group(&mut self) -> Result<u64, Damage> {
+        if let Some(group) = self.group.take() {
+            self.leave(&group)?;
+        }
+        Ok(self.pos)
+    }
+
+    /// Skips to the end of `group`. Padding is zero and a trailer is what it must be, so that no byte of a segment can change unnoticed.
+    fn leave(&mut self, group: &GroupHeader) -> Result<(), Damage> {
+        let end = frames_end(group);
+        let next = group.next_lsn().unwrap_or(u64::MAX);
+        self.pos = next;
+        if end >= self.span.end_lsn {
+            return Ok(());
+        }
+        let (tail_lsn, tail_len) = (end, (next - end) as usize);
+        if tail_len == 0 {
+            return Ok(());
+        }
+        let kind = if group.kind == GroupKind::Seal { CorruptionKind::Index } else { CorruptionKind::Record };
+        let damaged = Damage { lsn: tail_lsn, kind };
+        let bytes = self.window.get(self.span.offset(tail_lsn), tail_len).map_err(|e| e.at(tail_lsn))?;
+        let sound = bytes.len() == tail_len
+            && match (group.kind, bytes.first_chunk::<TRAILER_LEN>()) {
+                (GroupKind::Seal, trailer) => trailer.and_then(decode_trailer) == Some(group.len),
+                _ => bytes.iter().all(|b| *b == 0),
+            };
+        if sound { Ok(()) } else { Err(damaged) }
+    }
+
+    /// The first group at or after `from` that verifies, whatever lies between; its watermark proves what lies below it.
+    pub(crate) fn find_group(&mut self, from: u64) -> Option<GroupHeader> {
+        const STEP: usize = 64 << 10;
+        let mut lsn = from.next_multiple_of(ALIGN);
+        let mut step = STEP;
+        while lsn < self.span.end_lsn {
+            let offset = self.span.offset(lsn);
+            let bytes = match self.window.get_some(offset, GROUP_HEADER_LEN, step) {
+                Ok(bytes) => bytes,
+                // Nothing verifies across a sector that cannot be read: look at what precedes it, then go on behind it.
+                Err(bad) if bad.readable >= GROUP_HEADER_LEN => {
+                    step = bad.readable;
+                    continue;
+                }
+                Err(bad) => {
+                    lsn += (bad.sector_end - offset).next_multiple_of(ALIGN);
+                    step = STEP;
+                    continue;
+                }
+            };
+            if bytes.len() < GROUP_HEADER_LEN {
+                return None;
+            }
+            let candidates = bytes.len() - GROUP_HEADER_LEN + 1;
+            for at in (0..candidates).step_by(ALIGN as usize) {
+                if let Some(header) = GroupHeader::decode(&bytes[at..], lsn + at as u64, self.log) {
+                    return Some(header);
+                }
+            }
+            lsn += candidates.next_multiple_of(ALIGN as usize) as u64;
+        }
+        None
+    }
+
+    /// Goes on at a group that [`find_group`](Walk::find_group) found behind damage.
+    pub(crate) fn resume(&mut self, group: &GroupHeader) {
+        self.group = None;
+        self.pos = group.lsn;
+        self.next_seq = group.first_seq;
+        self.generation = group.generation;
+        self.seed = Seed::of_generation(self.span.uuid, group.generation);
+    }
+
+    /// One past the last byte at or after `from` that is not zero, and whether a sector could not be read; `from` when all are zero.
+    pub(crate) fn last_nonzero(&mut self, from: u64) -> (u64, bool) {
+        const STEP: usize = 256 << 10;
+        let (mut lsn, mut last, mut unreadable) = (from, from, false);
+        loop {
+            let offset = self.span.offset(lsn);
+            match self.window.get(offset, STEP) {
+                Ok([]) => return (last, unreadable),
+                Ok(bytes) => {
+                    if let Some(at) = bytes.iter().rposition(|b| *b != 0) {
+                        last = lsn + at as u64 + 1;
+                    }
+                    lsn += bytes.len() as u64;
+                }
+                Err(error) => {
+                    unreadable = true;
+                    lsn += error.sector_end - offset;
+                    last = lsn;
+                }
+            }
+        }
+    }
+}
+
+/// A record in the walk's window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CurrentRecord<'a> {
+    pub(crate) lsn: u64,
+    pub(crate) seq: u64,
+    pub(crate) end_lsn: u64,
+    pub(crate) payload: &'a [u8],
+}
+
+/// The kind of the frames in a group of this kind.
+fn frame_kind(kind: GroupKind) -> Option<FrameKind> {
+    match kind {
+        GroupKind::Records => Some(FrameKind::Record),
+        GroupKind::Mark => None,
+        GroupKind::Seal => Some(FrameKind::Index),
+        GroupKind::Head => Some(FrameKind::Head),
+        GroupKind::Cut => Some(FrameKind::Cut),
+    }
+}
+
+/// Where the frames of a group end: a seal's trailer is not one of them.
+fn frames_end(group: &GroupHeader) -> u64 {
+    let end = group.frames_end().unwrap_or(u64::MAX);
+    if group.kind == GroupKind::Seal { end.saturating_sub(TRAILER_LEN as u64) } else { end }
+}
+
+/// A read that touched a sector the device cannot read.
+#[derive(Debug)]
+struct Unreadable {
+    /// Bytes from the offset asked for that can be read before it.
+    readable: usize,
+    /// File offset one past that sector.
+    sector_end: u64,
+}
+
+impl Unreadable {
+    fn at(&self, lsn: u64) -> Damage {
+        Damage { lsn, kind: CorruptionKind::Unreadable }
+    }
+}
+
+/// A part of the store in memory. Never reads at or past `limit`, where a writer may be at work.
+#[derive(Debug)]
+struct Window {
+    store: Arc<dyn Store>,
+    limit: u64,
+    start: u64,
+    bytes: Vec<u8>,
+    read_ahead: usize,
+}
+
+impl Window {
+    const READ_AHEAD_MIN: usize = 16 << 10;
+    const READ_AHEAD_MAX: usize = 1 << 20;
+    const SECTOR: usize = 512;
+
+    fn new(store: Arc<dyn Store>, limit: u64) -> Self {
+        Window { store, limit, start: 0, bytes: Vec::new(), read_ahead: Self::READ_AHEAD_MIN }
+    }
+
+    /// The bytes from `offset`, at most `len`; fewer only at the limit or the end of the store.
+    fn get(&mut self, offset: u64, len: usize) -> Result<&[u8], Unreadable> {
+        if self.held(offset, len).is_none() {
+            self.fill(offset, len)?;
+        }
+        if let Some(from) = offset.checked_sub(self.start).and_then(|n| usize::try_from(n).ok()) {
+            let to = self.bytes.len().min(from.saturating_add(len));
+            return Ok(&self.bytes[from.min(to)..to]);
+        }
+        Ok(&[])
+    }
+
+    /// Bytes that are in memory already.
+    fn held(&self, offset: u64, len: usize) -> Option<&[u8]> {
+        let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
+        self.bytes.get(from..from.checked_add(len)?)
+    }
+
+    /// Between `min` and `max` bytes from `offset`, whatever is at hand; fewer than `min` only at the limit or the end of the store.
+    fn get_some(&mut self, offset: u64, min: usize, max: usize) -> Result<&[u8], Unreadable> {
+        let held =
+            offset.checked_sub(self.start).and_then(|from| (self.bytes.len() as u64).checked_sub(from)).unwrap_or(0);
+        if held < min as u64 {
+            return self.get(offset, max);
+        }
+        let from = (offset - self.start) as usize;
+        let to = self.bytes.len().min(from + max);
+        Ok(&self.bytes[from..to])
+    }
+
+    fn fill(&mut self, offset: u64, len: usize) -> Result<(), Unreadable> {
+        let old_end = self.start + self.bytes.len() as u64;
+        let sequential = offset >= self.start && offset <= old_end && !self.bytes.is_empty();
+        self.read_ahead =
+            if sequential { (self.read_ahead * 2).min(Self::READ_AHEAD_MAX) } else { Self::READ_AHEAD_MIN };
+        let room = usize::try_from(self.limit.saturating_sub(offset)).unwrap_or(usize::MAX);
+        // A length from disk allocates no more than the store holds.
+        let stored = self.store.len().map(|end| end.saturating_sub(offset)).unwrap_or(u64::MAX);
+        let want = len.max(self.read_ahead).min(room).min(usize::try_from(stored).unwrap_or(usize::MAX));
+        self.start = offset;
+        // Growing keeps old bytes in place: the read overwrites them, and zeroing them first would double the work.
+        self.bytes.resize(want, 0);
+        let read = match self.store.read_at(offset, &mut self.bytes) {
+            Ok(n) => n,
+            Err(_) => return self.fill_by_sector(offset, len.min(want)),
+        };
+        self.bytes.truncate(read);
+        Ok(())
+    }
+
+    /// After a read error: keeps what can be read before the bad sector; fails when the bad sector is among the `len` bytes asked for.
+    fn fill_by_sector(&mut self, offset: u64, len: usize) -> Result<(), Unreadable> {
+        let mut good = 0;
+        while good < self.bytes.len() {
+            let at = offset + good as u64;
+            let to_boundary = Self::SECTOR - (at % Self::SECTOR as u64) as usize;
+            let end = (good + to_boundary).min(self.bytes.len());
+            match self.store.read_at(at, &mut self.bytes[good..end]) {
+                Ok(0) => break,
+                Ok(n) => good += n,
+                Err(_) => {
+                    self.bytes.truncate(good);
+                    let sector_end = at + to_boundary as u64;
+                    return if good < len { Err(Unreadable { readable: good, sector_end }) } else { Ok(()) };
+                }
+            }
+        }
+        self.bytes.truncate(good);
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! guards: L03 L05 L10 L11 L12 L13 L16 L17 L18 L22 L23 L25 L27 L29 L51 L53 L54
+//!
+//! Power cuts at every point of a workload: whatever subset of unsynced sectors, lengths and names survives, the log opens without
+//! help and holds everything acknowledged, in order, once; also when the power fails again during recovery, and again.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cairn_log::{Log, Options};
+use cairn_sim::{CrashExplorer, CrashState, MetadataOrder, SimFs, SimOptions, Torn};
+
+use crate::model::{Driver, Timeline, check_goes_on, check_state};
+
+pub fn tiny() -> Options {
+    Log::options().segment_size(8 << 10).buffer_size(4 << 10)
+}
+
+/// Appends, batches, rotation, both truncations, clean and unclean ends, failed barriers: seeded, so that every run is another mix.
+pub fn workload(driver: &mut Driver, seed: u64, steps: usize) -> cairn_log::Result<()> {
+    let mut dice = Dice(seed);
+    driver.open()?;
+    for _ in 0..steps {
+        let (head, end) = (driver.model.head, driver.end());
+        match dice.below(100) {
+            0..30 => driver.append(dice.below(300))?,
+            30..36 => driver.append(600 + dice.below(2500))?,
+            36..37 => driver.append(9000)?,
+            37..47 => driver.batch(&[dice.below(200), dice.below(900), dice.below(100)])?,
+            47..68 => driver.sync()?,
+            68..74 => driver.flush()?,
+            74..79 if end > head => driver.sync_to(end - 1)?,
+            79..82 if end > head => driver.truncate_before(head + dice.below((end - head) as usize) as u64)?,
+            82..88 if end > head => driver.truncate_after(head + dice.below((end - head) as usize) as u64)?,
+            88..92 => {
+                driver.close()?;
+                driver.open()?;
+            }
+            92..95 => {
+                driver.die();
+                driver.open()?;
+            }
+            _ => driver.append(16)?,
+        }
+    }
+    Ok(())
+}
+
+/// A small generator of numbers, so that a seed means the same for ever.
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) % bound as u64) as usize
+    }
+}
+
+/// What was visited, each disk once however it came about.
+#[derive(Default)]
+pub struct Visited {
+    pub distinct: HashSet<u64>,
+    pub states: u64,
+}
+
+impl Visited {
+    fn visit(&mut self, state: &CrashState) -> u64 {
+        self.distinct.insert(state.fingerprint());
+        self.states += 1;
+        self.states
+    }
+}
+
+/// Visits what power cuts could have left of a workload that a driver ran.
+pub fn explore(
+    driver: &Driver,
+    label: String,
+    torn: Torn,
+    order: MetadataOrder,
+    visited: &mut Visited,
+) -> Result<(), String> {
+    let (timeline, options) = (&driver.timeline, &driver.options);
+    let explorer = CrashExplorer::new(driver.sim.trace())
+        .label(label)
+        .torn(torn)
+        .metadata_order(order)
+        .exhaustive_limit(256)
+        .samples_per_point(96);
+    let report = explorer.for_each(|state| {
+        let nth = visited.visit(state);
+        let sim = state.fs();
+        let found = check_state(timeline, state.point(), &sim, options)?;
+        if nth % 64 == 0 {
+            explore_recovery(state.point(), &sim, timeline, options, 2, visited)?;
+        }
+        if nth % 16 == 0 {
+            check_goes_on(&found, &sim, options)?;
+        }
+        Ok::<(), String>(())
+    });
+    report.map(drop).map_err(|failure| failure.to_string())
+}
+
+/// Power fails again during the recovery that `sim` went through, and again during that one's.
+fn explore_recovery(
+    point: usize,
+    sim: &SimFs,
+    timeline: &Timeline,
+    options: &Options,
+    depth: u32,
+    visited: &mut Visited,
+) -> Result<(), String> {
+    let explorer = CrashExplorer::new(sim.trace()).label("nested").exhaustive_limit(16).samples_per_point(8);
+    let mut nth = 0;
+    let report = explorer.for_each(|state| {
+        nth += 1;
+        visited.visit(state);
+        let sim = state.fs();
+        check_state(timeline, point, &sim, options).map_err(|e| format!("crash in recovery: {e}"))?;
+        if depth > 1 && nth % 16 == 0 {
+            explore_recovery(point, &sim, timeline, options, depth - 1, visited)?;
+        }
+        Ok::<(), String>(())
+    });
+    report.map(drop).map_err(|failure| failure.to_string())
+}
+
+/// A workload with this seed, run to its end.
+pub fn run(seed: u64, options: Options, steps: usize) -> Driver {
+    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), options);
+    workload(&mut driver, seed, steps).expect("nothing fails here");
+    driver
+}
+
+/// More with `CAIRN_CRASH_STATES=n`.
+#[test]
+fn no_power_cut_takes_back_what_was_acknowledged() {
+    let wanted: usize = std::env::var("CAIRN_CRASH_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(240_000);
+    let started = std::time::Instant::now();
+    let next_seed = AtomicU64::new(1);
+    let distinct = Mutex::new(HashSet::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while distinct.lock().unwrap().len() < wanted {
+                    let seed = next_seed.fetch_add(1, Ordering::Relaxed);
+                    let torn = if seed % 3 == 0 { Torn::Garbage } else { Torn::Versions };
+                    let order = if seed % 4 == 0 { MetadataOrder::Ordered } else { MetadataOrder::Free };
+                    let mut visited = Visited::default();
+                    explore(&run(seed, tiny(), 60), format!("crash-{seed}"), torn, order, &mut visited).unwrap();
+                    distinct.lock().unwrap().extend(visited.distinct);
+                }
+            });
+        }
+    });
+    let distinct = distinct.into_inner().unwrap().len();
+    let seconds = started.elapsed().as_secs_f64();
+    println!(
+        "{distinct} distinct states of {} workloads, {:.0} states/s",
+        next_seed.into_inner() - 1,
+        distinct as f64 / seconds
+    );
+}

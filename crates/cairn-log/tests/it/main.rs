@@ -1,0 +1,6 @@
+//! The log, from outside.
+
+mod basics;
+mod crash;
+mod model;
+mod mutations;

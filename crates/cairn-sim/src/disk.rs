@@ -1,0 +1,228 @@
+//! All nodes of a machine, and the one function that changes them. The running simulator and the crash explorer
+//! apply the same changes in the same order, so a replayed prefix of a trace is the machine as it was.
+
+use std::ffi::{OsStr, OsString};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::content::Content;
+use crate::inode::FileNode;
+use crate::names::{self, DirNode, NodeId};
+use crate::rng::mix;
+use crate::{FailedSync, SectorSize};
+
+pub(crate) const ROOT: NodeId = 0;
+
+#[derive(Clone, Debug)]
+pub(crate) enum Node {
+    File(FileNode),
+    Dir(DirNode),
+}
+
+/// What came of a barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Done,
+    Failed,
+    /// Said `Ok` and did nothing.
+    Ignored,
+}
+
+/// One change of a machine, with names resolved to nodes.
+#[derive(Clone, Debug)]
+pub(crate) enum Change {
+    Create { dir: NodeId, name: OsString },
+    CreateDir { dir: NodeId, name: OsString },
+    Rename { dir: NodeId, from: OsString, to: OsString },
+    Remove { dir: NodeId, name: OsString },
+    SyncDir { dir: NodeId, covers: u64, outcome: Outcome },
+    Write { node: NodeId, offset: u64, bytes: Arc<[u8]> },
+    SetLen { node: NodeId, len: u64 },
+    Allocate { node: NodeId, offset: u64, len: u64 },
+    SyncData { node: NodeId, covers: u64, outcome: Outcome },
+    Evict,
+    Plant { dir: NodeId, name: OsString, content: Content },
+    FlipBit { node: NodeId, offset: u64, mask: u8 },
+}
+
+/// The nodes of a machine. `None`: a node that no name of this crash state can reach.
+#[derive(Clone, Debug)]
+pub(crate) struct Disk {
+    pub(crate) nodes: Vec<Option<Arc<Node>>>,
+    pub(crate) sector: SectorSize,
+    pub(crate) failed_sync: FailedSync,
+}
+
+impl Disk {
+    pub(crate) fn new(sector: SectorSize, failed_sync: FailedSync) -> Self {
+        Self { nodes: vec![Some(Arc::new(Node::Dir(DirNode::default())))], sector, failed_sync }
+    }
+
+    pub(crate) fn apply(&mut self, time: u64, change: &Change) {
+        let size = self.sector;
+        match change {
+            Change::Create { dir, name } => self.add(time, *dir, name, Node::File(FileNode::default())),
+            Change::CreateDir { dir, name } => self.add(time, *dir, name, Node::Dir(DirNode::default())),
+            Change::Rename { dir, from, to } => {
+                let dir = self.dir_mut(*dir);
+                let node = dir.live.get(from).copied();
+                if from != to {
+                    dir.change(time, vec![(to.clone(), node), (from.clone(), None)]);
+                }
+            }
+            Change::Remove { dir, name } => self.dir_mut(*dir).change(time, vec![(name.clone(), None)]),
+            Change::SyncDir { dir, covers, outcome } => {
+                if *outcome == Outcome::Done {
+                    self.dir_mut(*dir).sync(*covers);
+                }
+            }
+            Change::Write { node, offset, bytes } => self.file_mut(*node).write(time, *offset, bytes, size),
+            Change::SetLen { node, len } => self.file_mut(*node).set_len(time, *len, size),
+            Change::Allocate { node, offset, len } => self.file_mut(*node).allocate(time, *offset, *len, size),
+            Change::SyncData { node, covers, outcome } => match outcome {
+                Outcome::Done => self.file_mut(*node).sync(*covers, size),
+                Outcome::Failed => self.file_mut(*node).fail_sync(*covers),
+                Outcome::Ignored => {}
+            },
+            Change::Evict => {
+                let mode = self.failed_sync;
+                for node in 0..self.nodes.len() {
+                    if matches!(self.nodes[node].as_deref(), Some(Node::File(file)) if !file.is_settled()) {
+                        self.file_mut(node).evict(mode, size);
+                    }
+                }
+            }
+            Change::Plant { dir, name, content } => match self.dir(*dir).and_then(|d| d.live.get(name).copied()) {
+                Some(node) => {
+                    self.file_mut(node).replace(content.clone());
+                    self.dir_mut(*dir).plant(name, node);
+                }
+                None => {
+                    let node = self.push(Node::File(FileNode::settled(content.clone())));
+                    self.dir_mut(*dir).plant(name, node);
+                }
+            },
+            Change::FlipBit { node, offset, mask } => self.file_mut(*node).flip_bit(*offset, *mask, size),
+        }
+    }
+
+    fn push(&mut self, node: Node) -> NodeId {
+        self.nodes.push(Some(Arc::new(node)));
+        self.nodes.len() - 1
+    }
+
+    fn add(&mut self, time: u64, dir: NodeId, name: &OsStr, node: Node) {
+        let id = self.push(node);
+        self.dir_mut(dir).change(time, vec![(name.to_owned(), Some(id))]);
+    }
+
+    fn node_mut(&mut self, node: NodeId) -> &mut Node {
+        Arc::make_mut(self.nodes[node].as_mut().expect("changes name nodes that exist"))
+    }
+
+    fn file_mut(&mut self, node: NodeId) -> &mut FileNode {
+        match self.node_mut(node) {
+            Node::File(file) => file,
+            Node::Dir(_) => unreachable!("changes of files name files"),
+        }
+    }
+
+    fn dir_mut(&mut self, node: NodeId) -> &mut DirNode {
+        match self.node_mut(node) {
+            Node::Dir(dir) => dir,
+            Node::File(_) => unreachable!("changes of directories name directories"),
+        }
+    }
+
+    pub(crate) fn file(&self, node: NodeId) -> Option<&FileNode> {
+        match self.nodes.get(node)?.as_deref()? {
+            Node::File(file) => Some(file),
+            Node::Dir(_) => None,
+        }
+    }
+
+    pub(crate) fn dir(&self, node: NodeId) -> Option<&DirNode> {
+        match self.nodes.get(node)?.as_deref()? {
+            Node::Dir(dir) => Some(dir),
+            Node::File(_) => None,
+        }
+    }
+
+    fn descend(&self, parts: &[&OsStr]) -> io::Result<NodeId> {
+        let mut node = ROOT;
+        for name in parts {
+            let dir = self.dir(node).ok_or(io::ErrorKind::NotADirectory)?;
+            node = *dir.live.get(*name).ok_or(io::ErrorKind::NotFound)?;
+        }
+        Ok(node)
+    }
+
+    pub(crate) fn lookup(&self, path: &Path) -> io::Result<NodeId> {
+        self.descend(&names::components(path))
+    }
+
+    pub(crate) fn lookup_file(&self, path: &Path) -> io::Result<(NodeId, &FileNode)> {
+        let node = self.lookup(path)?;
+        let file = self.file(node).ok_or(io::ErrorKind::IsADirectory)?;
+        Ok((node, file))
+    }
+
+    pub(crate) fn lookup_dir(&self, path: &Path) -> io::Result<(NodeId, &DirNode)> {
+        let node = self.lookup(path)?;
+        let dir = self.dir(node).ok_or(io::ErrorKind::NotADirectory)?;
+        Ok((node, dir))
+    }
+
+    /// The directory that has, or would have, the last name of `path`.
+    pub(crate) fn lookup_parent<'p>(&self, path: &'p Path) -> io::Result<(NodeId, &DirNode, &'p OsStr)> {
+        let (parts, name) = names::split(path)?;
+        let node = self.descend(&parts)?;
+        let dir = self.dir(node).ok_or(io::ErrorKind::NotADirectory)?;
+        Ok((node, dir, name))
+    }
+
+    /// Visits every live name, parents first, in order of name.
+    pub(crate) fn walk(&self, visit: &mut dyn FnMut(&Path, NodeId, &Node)) {
+        let mut path = PathBuf::from("/");
+        self.walk_dir(ROOT, &mut path, visit);
+    }
+
+    fn walk_dir(&self, node: NodeId, path: &mut PathBuf, visit: &mut dyn FnMut(&Path, NodeId, &Node)) {
+        let Some(dir) = self.dir(node) else { return };
+        for (name, &child) in dir.live.iter() {
+            let Some(target) = self.nodes.get(child).and_then(Option::as_deref) else {
+                continue;
+            };
+            path.push(name);
+            visit(path, child, target);
+            if matches!(target, Node::Dir(_)) {
+                self.walk_dir(child, path, visit);
+            }
+            path.pop();
+        }
+    }
+
+    /// Hash of all live names, lengths and bytes.
+    pub(crate) fn fingerprint(&self) -> u64 {
+        self.fingerprint_dir(ROOT, 0x6361_6972)
+    }
+
+    fn fingerprint_dir(&self, node: NodeId, salt: u64) -> u64 {
+        let Some(dir) = self.dir(node) else { return 0 };
+        let mut sum = mix(salt);
+        for (name, &child) in dir.live.iter() {
+            let mut hasher = DefaultHasher::new();
+            name.hash(&mut hasher);
+            let place = mix(salt ^ hasher.finish());
+            let target = match self.nodes.get(child).and_then(Option::as_deref) {
+                Some(Node::File(file)) => file.live.fingerprint(),
+                Some(Node::Dir(_)) => self.fingerprint_dir(child, place),
+                None => continue,
+            };
+            sum = sum.wrapping_add(mix(place.wrapping_add(target)));
+        }
+        sum
+    }
+}

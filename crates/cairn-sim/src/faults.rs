@@ -1,0 +1,253 @@
+//! System calls that fail: which, when, and how.
+
+use std::io;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// A kind of system call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[non_exhaustive]
+pub enum Call {
+    /// `Fs::open`
+    Open,
+    /// `Fs::create_new`
+    Create,
+    /// `Fs::create_dir`
+    CreateDir,
+    /// `Fs::rename`
+    Rename,
+    /// `Fs::remove`
+    Remove,
+    /// `Fs::list`
+    List,
+    /// `Fs::sync_dir`
+    SyncDir,
+    /// `Fs::random`
+    Random,
+    /// `File::read_at`
+    Read,
+    /// `File::write_at`
+    Write,
+    /// `File::len`
+    Len,
+    /// `File::set_len`
+    SetLen,
+    /// `File::allocate`
+    Allocate,
+    /// `File::sync_data`
+    Sync,
+    /// `File::try_lock`
+    Lock,
+}
+
+impl Call {
+    /// Every kind, for tests that go through all of them.
+    pub const ALL: [Call; 15] = [
+        Call::Open,
+        Call::Create,
+        Call::CreateDir,
+        Call::Rename,
+        Call::Remove,
+        Call::List,
+        Call::SyncDir,
+        Call::Random,
+        Call::Read,
+        Call::Write,
+        Call::Len,
+        Call::SetLen,
+        Call::Allocate,
+        Call::Sync,
+        Call::Lock,
+    ];
+}
+
+/// An error a system call can be made to return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Errno {
+    /// The device failed.
+    Eio,
+    /// No space left; [`io::ErrorKind::StorageFull`].
+    Enospc,
+    /// A signal came first; [`io::ErrorKind::Interrupted`]. Callers try again.
+    Eintr,
+    /// The call does not exist here; [`io::ErrorKind::Unsupported`].
+    Enotsup,
+    /// Too many open files.
+    Emfile,
+    /// Any other kind.
+    Kind(io::ErrorKind),
+}
+
+impl Errno {
+    /// The error as the system would return it.
+    #[must_use]
+    pub fn error(self) -> io::Error {
+        match self {
+            Self::Eio if cfg!(unix) => io::Error::from_raw_os_error(5),
+            Self::Eio => io::Error::other("input/output error"),
+            Self::Enospc if cfg!(unix) => io::Error::from_raw_os_error(28),
+            Self::Enospc => io::ErrorKind::StorageFull.into(),
+            Self::Eintr => io::ErrorKind::Interrupted.into(),
+            Self::Enotsup => io::ErrorKind::Unsupported.into(),
+            Self::Emfile if cfg!(unix) => io::Error::from_raw_os_error(24),
+            Self::Emfile => io::Error::other("too many open files"),
+            Self::Kind(kind) => kind.into(),
+        }
+    }
+}
+
+/// What happens to a call that a [`FaultPlan`] singled out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// The call fails. A write, set_len, allocate or a change of names has done nothing; a failed
+    /// [`Call::Sync`] marks the file's pages clean (see [the crate's fault model](crate)).
+    Fail(Errno),
+    /// A read or write returns `Ok` after at most this many bytes.
+    Short(usize),
+    /// As [`Short`](Fault::Short); the next call of the same kind fails.
+    ShortThenFail(usize, Errno),
+    /// A write fails although this many bytes were written. Every other call fails although it was carried out:
+    /// the caller cannot know. A sync reported as failed has persisted everything.
+    FailAfter(usize, Errno),
+    /// The call returns `Ok` without having done anything: a lying device, or the barrier somebody forgot.
+    /// Makes sense for [`Call::Sync`] and [`Call::SyncDir`]; other calls are carried out as usual.
+    Ignore,
+}
+
+#[derive(Clone, Debug)]
+struct Rule {
+    /// `None`: any call.
+    call: Option<Call>,
+    /// Indices counted since the plan was set.
+    calls: Range<u64>,
+    fault: Fault,
+}
+
+/// Which system calls fail. Calls are counted from 0 from the moment the plan is given to
+/// [`SimFs::set_faults`](crate::SimFs::set_faults); when several rules meet, the one added first wins.
+///
+/// ```
+/// use cairn_sim::{Call, Errno, Fault, FaultPlan, SimFs};
+/// use cairn_io::Fs;
+///
+/// let sim = SimFs::new();
+/// sim.set_faults(FaultPlan::new().fail(Call::Write, 1, Errno::Eio));
+/// let file = sim.create_new("/f".as_ref()).unwrap();
+/// assert!(file.write_at(0, &[std::io::IoSlice::new(b"a")]).is_ok());
+/// assert!(file.write_at(1, &[std::io::IoSlice::new(b"b")]).is_err());
+/// assert!(file.write_at(1, &[std::io::IoSlice::new(b"b")]).is_ok());
+/// assert_eq!(sim.counters().faults, 1);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct FaultPlan {
+    rules: Vec<Rule>,
+    unreadable: Vec<(PathBuf, Range<u64>)>,
+    capacity: Option<u64>,
+    max_open: Option<u64>,
+    seen: [u64; Call::ALL.len()],
+    seen_any: u64,
+}
+
+impl FaultPlan {
+    /// Nothing fails.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The `nth` call of this kind fails, the next ones do not.
+    #[must_use]
+    pub fn fail(self, call: Call, nth: u64, error: Errno) -> Self {
+        self.on(call, nth..nth.saturating_add(1), Fault::Fail(error))
+    }
+
+    /// The `nth` call of any kind fails.
+    #[must_use]
+    pub fn fail_any(mut self, nth: u64, error: Errno) -> Self {
+        let calls = nth..nth.saturating_add(1);
+        self.rules.push(Rule { call: None, calls, fault: Fault::Fail(error) });
+        self
+    }
+
+    /// The `nth` call of this kind and all later ones fail.
+    #[must_use]
+    pub fn fail_from(self, call: Call, nth: u64, error: Errno) -> Self {
+        self.on(call, nth..u64::MAX, Fault::Fail(error))
+    }
+
+    /// Any fault for the calls of this kind with these indices.
+    #[must_use]
+    pub fn on(mut self, call: Call, calls: Range<u64>, fault: Fault) -> Self {
+        self.rules.push(Rule { call: Some(call), calls, fault });
+        self
+    }
+
+    /// Every `sync_data` returns `Ok` and does nothing: the mutation that every durability test must catch.
+    #[must_use]
+    pub fn ignore_barriers(self) -> Self {
+        self.on(Call::Sync, 0..u64::MAX, Fault::Ignore)
+    }
+
+    /// Every `sync_dir` returns `Ok` and does nothing.
+    #[must_use]
+    pub fn ignore_dir_syncs(self) -> Self {
+        self.on(Call::SyncDir, 0..u64::MAX, Fault::Ignore)
+    }
+
+    /// Space for all files together, in bytes, rounded down to blocks of 4096. Space is taken by the first
+    /// write or [`allocate`](cairn_io::File::allocate) of a block (`set_len` takes none) and given back by
+    /// cutting a file, and by removing its last name once no handle is open. A write that meets the end is
+    /// short; one that finds no block at all fails with [`Errno::Enospc`].
+    #[must_use]
+    pub fn capacity(mut self, bytes: u64) -> Self {
+        self.capacity = Some(bytes);
+        self
+    }
+
+    /// More open files than this fail with [`Errno::Emfile`].
+    #[must_use]
+    pub fn max_open(mut self, handles: u64) -> Self {
+        self.max_open = Some(handles);
+        self
+    }
+
+    /// Reads that touch any of these bytes of the file with this name (at the time of the read) fail with
+    /// [`Errno::Eio`].
+    #[must_use]
+    pub fn unreadable(mut self, path: impl AsRef<Path>, bytes: Range<u64>) -> Self {
+        self.unreadable.push((path.as_ref().to_owned(), bytes));
+        self
+    }
+
+    /// Counts a call and says what is to happen to it.
+    pub(crate) fn next(&mut self, call: Call) -> Option<Fault> {
+        let nth = self.seen[call as usize];
+        let nth_any = self.seen_any;
+        self.seen[call as usize] += 1;
+        self.seen_any += 1;
+        let hit = |rule: &Rule| match rule.call {
+            Some(kind) => kind == call && rule.calls.contains(&nth),
+            None => rule.calls.contains(&nth_any),
+        };
+        let fault = self.rules.iter().find(|rule| hit(rule))?.fault;
+        if let Fault::ShortThenFail(_, error) = fault {
+            let calls = nth + 1..nth + 2;
+            self.rules.insert(0, Rule { call: Some(call), calls, fault: Fault::Fail(error) });
+        }
+        Some(fault)
+    }
+
+    pub(crate) fn capacity_limit(&self) -> Option<u64> {
+        self.capacity
+    }
+
+    pub(crate) fn open_limit(&self) -> Option<u64> {
+        self.max_open
+    }
+
+    pub(crate) fn unreadable_ranges(&self) -> &[(PathBuf, Range<u64>)] {
+        &self.unreadable
+    }
+}

@@ -1,0 +1,237 @@
+//! [`File`] over the simulated machine.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cairn_io::{Access, File};
+
+use crate::content::MAX_FILE_LEN;
+use crate::disk::{Change, Outcome};
+use crate::inode::FileNode;
+use crate::machine::{HandleId, Machine, ProcessId, Shared, alive};
+use crate::names::NodeId;
+use crate::{Call, Errno, Fault};
+
+pub(crate) struct SimFile {
+    shared: Arc<Shared>,
+    process: ProcessId,
+    handle: HandleId,
+    node: NodeId,
+    /// The name it was opened under, for traces.
+    path: Arc<Path>,
+    access: Access,
+    /// Failed barriers of the file that this handle has heard of, or that came before it was opened.
+    errors_seen: AtomicU64,
+}
+
+impl fmt::Debug for SimFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SimFile").field("path", &self.path).field("access", &self.access).finish_non_exhaustive()
+    }
+}
+
+impl Drop for SimFile {
+    fn drop(&mut self) {
+        self.shared.lock().closed(self.node, self.handle);
+    }
+}
+
+fn too_large() -> io::Error {
+    io::ErrorKind::FileTooLarge.into()
+}
+
+impl SimFile {
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        machine: &mut Machine,
+        process: ProcessId,
+        node: NodeId,
+        path: Arc<Path>,
+        access: Access,
+    ) -> Arc<dyn File> {
+        let errors = machine.disk.file(node).map_or(0, |file| file.errors);
+        let handle = machine.opened(node);
+        let errors_seen = AtomicU64::new(errors);
+        Arc::new(Self { shared: shared.clone(), process, handle, node, path, access, errors_seen })
+    }
+
+    fn file<'m>(&self, machine: &'m Machine) -> io::Result<&'m FileNode> {
+        machine.disk.file(self.node).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn writable(&self) -> io::Result<()> {
+        match self.access {
+            Access::ReadWrite => Ok(()),
+            Access::Read => Err(io::ErrorKind::PermissionDenied.into()),
+        }
+    }
+
+    fn check_readable(&self, machine: &mut Machine, offset: u64, len: usize) -> io::Result<()> {
+        let end = offset.saturating_add(len as u64);
+        let bad = machine.faults.unreadable_ranges().iter().any(|(path, range)| {
+            range.start < end && offset < range.end && machine.disk.lookup(path).is_ok_and(|node| node == self.node)
+        });
+        if bad {
+            machine.counters.faults += 1;
+            return Err(Errno::Eio.error());
+        }
+        Ok(())
+    }
+
+    /// How many bytes of a write find space.
+    fn fit(&self, machine: &Machine, offset: u64, len: usize) -> io::Result<usize> {
+        let Some(free) = machine.free_pages() else {
+            return Ok(len);
+        };
+        let content = &self.file(machine)?.live;
+        let page = crate::content::PAGE as u64;
+        let (mut at, end, mut left) = (offset, offset + len as u64, free);
+        while at < end {
+            let next = ((at / page + 1) * page).min(end);
+            let missing = content.pages_missing(at, next - at);
+            if missing > left {
+                break;
+            }
+            left -= missing;
+            at = next;
+        }
+        if at == offset && len > 0 {
+            return Err(Errno::Enospc.error());
+        }
+        Ok(usize::try_from(at - offset).expect("at most len"))
+    }
+
+    fn write(&self, machine: &mut Machine, offset: u64, bytes: &[u8]) -> io::Result<usize> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let n = self.fit(machine, offset, bytes.len())?;
+        let bytes: Arc<[u8]> = bytes[..n].into();
+        machine.counters.bytes_written += n as u64;
+        machine.commit(&self.path, Change::Write { node: self.node, offset, bytes });
+        Ok(n)
+    }
+
+    fn set_len_now(&self, machine: &mut Machine, len: u64) -> io::Result<()> {
+        if len > MAX_FILE_LEN {
+            return Err(too_large());
+        }
+        machine.commit(&self.path, Change::SetLen { node: self.node, len });
+        Ok(())
+    }
+
+    fn allocate_now(&self, machine: &mut Machine, offset: u64, len: u64) -> io::Result<()> {
+        if len == 0 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        if offset.checked_add(len).is_none_or(|end| end > MAX_FILE_LEN) {
+            return Err(too_large());
+        }
+        let missing = self.file(machine)?.live.pages_missing(offset, len);
+        if machine.free_pages().is_some_and(|free| missing > free) {
+            return Err(Errno::Enospc.error());
+        }
+        machine.commit(&self.path, Change::Allocate { node: self.node, offset, len });
+        Ok(())
+    }
+}
+
+impl File for SimFile {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        let (mut machine, fault) = self.shared.enter(self.process, Call::Read)?;
+        let want = match fault {
+            Some(Fault::Fail(error) | Fault::FailAfter(_, error)) => return Err(error.error()),
+            Some(Fault::Short(bytes) | Fault::ShortThenFail(bytes, _)) => bytes.min(buf.len()),
+            Some(Fault::Ignore) | None => buf.len(),
+        };
+        self.check_readable(&mut machine, offset, want)?;
+        let n = self.file(&machine)?.live.read(offset, &mut buf[..want]);
+        machine.counters.bytes_read += n as u64;
+        Ok(n)
+    }
+
+    fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.writable()?;
+        let (mut machine, fault) = self.shared.enter(self.process, Call::Write)?;
+        let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > MAX_FILE_LEN) {
+            return Err(too_large());
+        }
+        match fault {
+            None | Some(Fault::Ignore) => self.write(&mut machine, offset, &bytes),
+            Some(Fault::Fail(error)) => Err(error.error()),
+            Some(Fault::Short(k) | Fault::ShortThenFail(k, _)) => {
+                self.write(&mut machine, offset, &bytes[..k.min(bytes.len())])
+            }
+            Some(Fault::FailAfter(k, error)) => {
+                self.write(&mut machine, offset, &bytes[..k.min(bytes.len())])?;
+                Err(error.error())
+            }
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        let (machine, fault) = self.shared.enter(self.process, Call::Len)?;
+        match fault {
+            Some(Fault::Fail(error) | Fault::FailAfter(_, error)) => Err(error.error()),
+            _ => Ok(self.file(&machine)?.live.len()),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.writable()?;
+        let (mut machine, fault) = self.shared.enter(self.process, Call::SetLen)?;
+        match fault {
+            Some(Fault::Fail(error)) => Err(error.error()),
+            Some(Fault::FailAfter(_, error)) => self.set_len_now(&mut machine, len).and(Err(error.error())),
+            _ => self.set_len_now(&mut machine, len),
+        }
+    }
+
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.writable()?;
+        let (mut machine, fault) = self.shared.enter(self.process, Call::Allocate)?;
+        match fault {
+            Some(Fault::Fail(error)) => Err(error.error()),
+            Some(Fault::FailAfter(_, error)) => self.allocate_now(&mut machine, offset, len).and(Err(error.error())),
+            _ => self.allocate_now(&mut machine, offset, len),
+        }
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        let covers = {
+            let machine = self.shared.lock();
+            alive(&machine, self.process)?;
+            machine.point()
+        };
+        // The barrier covers what had returned by now. Letting other threads in makes code that counts on more
+        // fail.
+        std::thread::yield_now();
+        let (mut machine, fault) = self.shared.enter(self.process, Call::Sync)?;
+        let (outcome, error) = match fault {
+            Some(Fault::Fail(error)) => (Outcome::Failed, Some(error)),
+            Some(Fault::FailAfter(_, error)) => (Outcome::Done, Some(error)),
+            Some(Fault::Ignore) => (Outcome::Ignored, None),
+            _ => (Outcome::Done, None),
+        };
+        machine.commit(&self.path, Change::SyncData { node: self.node, covers, outcome });
+        let errors = self.file(&machine)?.errors;
+        let unheard = self.errors_seen.swap(errors, Ordering::Relaxed) < errors;
+        match error {
+            Some(error) => Err(error.error()),
+            None if unheard => Err(Errno::Eio.error()),
+            None => Ok(()),
+        }
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let (mut machine, fault) = self.shared.enter(self.process, Call::Lock)?;
+        match fault {
+            Some(Fault::Fail(error) | Fault::FailAfter(_, error)) => Err(error.error()),
+            _ => Ok(machine.try_lock(self.node, self.handle, self.process)),
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The state behind all handles of one simulated machine: disk and page cache, processes, locks, faults,
+//! counters.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use crate::disk::{Change, Disk};
+use crate::names::NodeId;
+use crate::rng::Rng;
+use crate::trace::Op;
+use crate::{Call, Fault, FaultPlan};
+
+/// What was done to a machine, failed calls included.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Counters {
+    calls: [u64; Call::ALL.len()],
+    /// Bytes that reads returned.
+    pub bytes_read: u64,
+    /// Bytes that writes took.
+    pub bytes_written: u64,
+    /// Files open now.
+    pub open_files: u64,
+    /// Most files that were ever open at once.
+    pub open_files_max: u64,
+    /// Faults of the [`FaultPlan`] that came true.
+    pub faults: u64,
+}
+
+impl Counters {
+    /// Calls of one kind.
+    #[must_use]
+    pub fn calls(&self, call: Call) -> u64 {
+        self.calls[call as usize]
+    }
+
+    /// Calls of every kind.
+    #[must_use]
+    pub fn calls_total(&self) -> u64 {
+        self.calls.iter().sum()
+    }
+}
+
+/// Number of a process; of a handle.
+pub(crate) type ProcessId = u64;
+pub(crate) type HandleId = u64;
+
+#[derive(Debug)]
+pub(crate) struct Machine {
+    pub(crate) disk: Disk,
+    pub(crate) initial: Disk,
+    pub(crate) ops: Vec<Op>,
+    pub(crate) faults: FaultPlan,
+    pub(crate) counters: Counters,
+    pub(crate) rng: Rng,
+    pub(crate) seed: u64,
+    /// Milliseconds since the simulated epoch; every look advances it.
+    pub(crate) clock: u64,
+    pub(crate) locks: BTreeMap<NodeId, (HandleId, ProcessId)>,
+    /// Open handles by file.
+    open: BTreeMap<NodeId, u64>,
+    next_handle: HandleId,
+    pub(crate) processes: ProcessId,
+    dead: BTreeSet<ProcessId>,
+    /// The process dies when the trace has this many operations.
+    doomed: BTreeMap<ProcessId, usize>,
+    holds: Vec<Call>,
+    /// Calls that are waiting for a hold to end, by kind.
+    waiting: Vec<Call>,
+}
+
+impl Machine {
+    pub(crate) fn new(disk: Disk, seed: u64, clock: u64) -> Self {
+        Self {
+            initial: disk.clone(),
+            disk,
+            ops: Vec::new(),
+            faults: FaultPlan::default(),
+            counters: Counters::default(),
+            rng: Rng::new(seed),
+            seed,
+            clock,
+            locks: BTreeMap::new(),
+            open: BTreeMap::new(),
+            next_handle: 0,
+            processes: 1,
+            dead: BTreeSet::new(),
+            doomed: BTreeMap::new(),
+            holds: Vec::new(),
+            waiting: Vec::new(),
+        }
+    }
+
+    /// Operations so far: the point of the trace we are at.
+    pub(crate) fn point(&self) -> u64 {
+        self.ops.len() as u64
+    }
+
+    /// Carries a change out and records it.
+    pub(crate) fn commit(&mut self, path: &Arc<Path>, change: Change) {
+        self.disk.apply(self.point() + 1, &change);
+        self.ops.push(Op { change, path: path.clone() });
+    }
+
+    pub(crate) fn start_process(&mut self) -> ProcessId {
+        self.processes += 1;
+        self.processes
+    }
+
+    pub(crate) fn doom(&mut self, process: ProcessId, point: usize) {
+        self.doomed.insert(process, point);
+    }
+
+    pub(crate) fn is_dead(&self, process: ProcessId) -> bool {
+        self.dead.contains(&process) || self.doomed.get(&process).is_some_and(|&point| self.ops.len() >= point)
+    }
+
+    pub(crate) fn kill(&mut self, process: ProcessId) {
+        self.dead.insert(process);
+        self.locks.retain(|_, (_, owner)| *owner != process);
+    }
+
+    pub(crate) fn try_lock(&mut self, node: NodeId, handle: HandleId, process: ProcessId) -> bool {
+        match self.locks.get(&node) {
+            Some(&(owner, of)) if owner != handle && !self.is_dead(of) => false,
+            _ => {
+                self.locks.insert(node, (handle, process));
+                true
+            }
+        }
+    }
+
+    pub(crate) fn opened(&mut self, node: NodeId) -> HandleId {
+        *self.open.entry(node).or_default() += 1;
+        self.counters.open_files += 1;
+        self.counters.open_files_max = self.counters.open_files_max.max(self.counters.open_files);
+        self.next_handle += 1;
+        self.next_handle
+    }
+
+    pub(crate) fn closed(&mut self, node: NodeId, handle: HandleId) {
+        if self.locks.get(&node).is_some_and(|&(owner, _)| owner == handle) {
+            self.locks.remove(&node);
+        }
+        if let Some(count) = self.open.get_mut(&node) {
+            *count -= 1;
+            if *count == 0 {
+                self.open.remove(&node);
+            }
+        }
+        self.counters.open_files -= 1;
+    }
+
+    /// Fails when one more open file would be too many.
+    pub(crate) fn check_open_limit(&mut self) -> io::Result<()> {
+        match self.faults.open_limit() {
+            Some(limit) if self.counters.open_files >= limit => {
+                self.counters.faults += 1;
+                Err(crate::Errno::Emfile.error())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Blocks that are free under the plan's capacity; `None` when space is unlimited.
+    pub(crate) fn free_pages(&self) -> Option<u64> {
+        let limit = self.faults.capacity_limit()? / crate::content::PAGE as u64;
+        let mut nodes: BTreeSet<NodeId> = self.open.keys().copied().collect();
+        self.disk.walk(&mut |_, node, _| {
+            nodes.insert(node);
+        });
+        let used: u64 = nodes.iter().filter_map(|&node| self.disk.file(node)).map(|file| file.live.pages_used()).sum();
+        Some(limit.saturating_sub(used))
+    }
+}
+
+/// A machine and the condition that changes when a hold ends.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    machine: Mutex<Machine>,
+    released: Condvar,
+}
+
+impl Shared {
+    pub(crate) fn new(machine: Machine) -> Arc<Self> {
+        Arc::new(Self { machine: Mutex::new(machine), released: Condvar::new() })
+    }
+
+    /// A panicking test thread leaves no half-done change: every change is one call of [`Disk::apply`].
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
+        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Begins a system call: counts it, waits while its kind is held, and says which fault befalls it.
+    pub(crate) fn enter(&self, process: ProcessId, call: Call) -> io::Result<(MutexGuard<'_, Machine>, Option<Fault>)> {
+        let mut machine = self.lock();
+        alive(&machine, process)?;
+        machine.counters.calls[call as usize] += 1;
+        let fault = machine.faults.next(call);
+        if fault.is_some() {
+            machine.counters.faults += 1;
+        }
+        if machine.holds.contains(&call) {
+            machine.waiting.push(call);
+            self.released.notify_all();
+            while machine.holds.contains(&call) {
+                machine = self.released.wait(machine).unwrap_or_else(PoisonError::into_inner);
+            }
+            if let Some(i) = machine.waiting.iter().position(|&waiting| waiting == call) {
+                machine.waiting.swap_remove(i);
+            }
+            alive(&machine, process)?;
+        }
+        Ok((machine, fault))
+    }
+}
+
+pub(crate) fn alive(machine: &Machine, process: ProcessId) -> io::Result<()> {
+    if machine.is_dead(process) {
+        return Err(io::Error::new(io::ErrorKind::BrokenPipe, "the simulated process was killed"));
+    }
+    Ok(())
+}
+
+/// Calls of one kind are stuck until this is dropped; see [`SimFs::hold`](crate::SimFs::hold).
+#[derive(Debug)]
+#[must_use = "the calls go on when this is dropped"]
+pub struct Hold {
+    shared: Arc<Shared>,
+    call: Call,
+}
+
+impl Hold {
+    pub(crate) fn new(shared: Arc<Shared>, call: Call) -> Self {
+        shared.lock().holds.push(call);
+        Self { shared, call }
+    }
+
+    /// How many calls are stuck now.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.lock().waiting.iter().filter(|&&waiting| waiting == self.call).count()
+    }
+
+    /// Returns when at least `count` calls are stuck.
+    pub fn wait_for(&self, count: usize) {
+        let mut machine = self.shared.lock();
+        while machine.waiting.iter().filter(|&&waiting| waiting == self.call).count() < count {
+            machine = self.shared.released.wait(machine).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let mut machine = self.shared.lock();
+        if let Some(i) = machine.holds.iter().position(|&held| held == self.call) {
+            machine.holds.swap_remove(i);
+        }
+        self.shared.released.notify_all();
+    }
+}
