@@ -17,6 +17,8 @@ pub enum Mutation {
     DropAboveWatermark,
     /// A cut does not start a new generation (L16, L17).
     KeepGeneration,
+    /// Opening believes that names which can be listed are durable (L05).
+    TrustListedNames,
     /// `sync_to` accepts positions beyond the end (L07).
     SyncBeyondEnd,
     /// The next segment gets records before the seal of the previous one is durable.

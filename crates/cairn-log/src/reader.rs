@@ -111,18 +111,15 @@ impl Piece {
         Piece { file, start, end_lsn, index: None }
     }
 
-    /// The parts of `self` that `cuts` left in the log.
+    /// The parts of `self` that `cuts`, oldest first, left in the log.
     pub(crate) fn without(self, cuts: &[Cut]) -> Vec<Piece> {
-        let end_lsn = self.end_lsn;
-        let mut parts = vec![self];
-        for cut in cuts {
+        let mut parts = vec![self.clone()];
+        for cut in cuts.iter().filter(|cut| cut.resumes > self.start.lsn) {
             parts.retain(|p| p.start.lsn < cut.lsn);
             if let Some(last) = parts.last_mut() {
                 last.end_lsn = last.end_lsn.min(cut.lsn);
             }
-            if let Some(first) = parts.first().cloned() {
-                parts.push(Piece { start: Place { lsn: cut.resumes, seq: cut.seq }, end_lsn, ..first });
-            }
+            parts.push(Piece { start: Place { lsn: cut.resumes, seq: cut.seq }, ..self.clone() });
         }
         parts
     }

@@ -49,6 +49,10 @@ pub(crate) fn open(options: &Options, dir: &Path) -> Result<(Home, Opened, OpenR
     let lock = take_lock(fs, dir)?;
     let survey = Survey::take(fs, dir)?;
     let tail = survey.check(options)?;
+    // A name that can be listed need not be durable: who gave it may have died before the barrier.
+    if !options.mutated(Mutation::TrustListedNames) {
+        fs.sync_dir(dir).map_err(|e| Error::io("sync directory", dir, e))?;
+    }
     let home = Home::Directory { fs: options.fs.clone(), dir: dir.to_owned(), _lock: lock };
     let (opened, report) = match (survey.active().cloned(), tail) {
         (Some(file), Some(tail)) if tail.ending == Ending::Closed => go_on(options, survey, &file, tail)?,
@@ -79,13 +83,19 @@ impl Survey {
 
 fn create_directory(fs: &dyn Fs, dir: &Path) -> Result<()> {
     match fs.create_dir(dir) {
-        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => {
-            return Err(Error::io("create directory", dir, e));
-        }
-        _ => {}
+        Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(Error::io("create directory", dir, e)),
+        _ => Ok(()),
     }
+}
+
+/// Makes the name of the log's directory durable, before anything in it is. Also when the directory was there: who made it may have died, or been
+/// refused, before this. Where the parent may not be looked at, whoever may made the directory, and answers for its name.
+fn sync_parent(fs: &dyn Fs, dir: &Path) -> Result<()> {
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs.sync_dir(parent).map_err(|e| Error::io("sync directory", parent, e))
+    match fs.sync_dir(parent) {
+        Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(Error::io("sync directory", parent, e)),
+        _ => Ok(()),
+    }
 }
 
 fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Arc<dyn File>> {
@@ -105,6 +115,7 @@ fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Arc<dyn File>> {
 /// Creates the first segment of a new log.
 fn create_first(options: &Options, dir: &Path, survey: Survey) -> Result<(Opened, OpenReport)> {
     let fs = &*options.fs;
+    sync_parent(fs, dir)?;
     let uuid = fs.random().map_err(|e| Error::io("get randomness for", dir, e))?;
     let superblock = Superblock {
         uuid: uuid::Builder::from_random_bytes(uuid).into_uuid(),

@@ -5,8 +5,10 @@
 //! or as the call under way would leave it.
 
 use std::fmt::Debug;
+use std::path::Path;
 use std::sync::Arc;
 
+use cairn_io::FileStore;
 use cairn_log::{Inspection, Log, Lsn, Options, Seq, Start};
 use cairn_sim::{FaultPlan, SimFs};
 
@@ -101,31 +103,62 @@ pub fn contents(log: &Log) -> Result<(u64, Vec<Vec<u8>>), String> {
     Ok((first.unwrap_or(log.next_seq().0), found))
 }
 
+/// Where the log under test lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Home {
+    /// In a directory of segments.
+    Directory,
+    /// In a single file, through the store seam.
+    Store,
+}
+
+impl Home {
+    pub fn open(self, sim: &SimFs, options: &Options) -> cairn_log::Result<Log> {
+        let options = options.clone().fs(Arc::new(sim.clone()));
+        match self {
+            Home::Directory => options.open(DIR),
+            Home::Store => {
+                let failed = |source| cairn_log::Error::Io {
+                    op: "open",
+                    path: STORE.into(),
+                    source: Arc::new(std::io::Error::other(source)),
+                };
+                let store = FileStore::open(sim, Path::new(STORE)).map_err(failed)?;
+                Log::with_store(Arc::new(store), options)
+            }
+        }
+    }
+}
+
 /// Runs a workload and keeps the books.
 pub struct Driver {
     pub sim: SimFs,
+    pub home: Home,
     pub options: Options,
     pub log: Option<Log>,
     pub model: Model,
     /// What the log may be instead, after a call that failed without saying.
-    other: Option<Model>,
+    pub other: Option<Model>,
     pub timeline: Timeline,
     lsns: Vec<Lsn>,
     counter: u64,
     /// In force whenever the log is not being checked.
     pub faults: FaultPlan,
+    /// Whether the plan ends with the first fault.
+    pub once: bool,
 }
 
 pub const DIR: &str = "/log";
+const STORE: &str = "/store";
 
 impl Driver {
     /// On a fresh machine; the log is not open yet.
     pub fn new(sim: SimFs, options: Options) -> Self {
-        let options = options.fs(Arc::new(sim.clone()));
         let mut timeline = Timeline::default();
         timeline.note(0, vec![Model::default()]);
         Driver {
             sim,
+            home: Home::Directory,
             options,
             log: None,
             model: Model::default(),
@@ -134,6 +167,7 @@ impl Driver {
             lsns: Vec::new(),
             counter: 0,
             faults: FaultPlan::new(),
+            once: false,
         }
     }
 
@@ -156,7 +190,7 @@ impl Driver {
 
     /// Opens the log; what it shows then is durable, and known.
     pub fn open(&mut self) -> cairn_log::Result<()> {
-        let log = match self.options.clone().open(DIR) {
+        let log = match self.home.open(&self.sim, &self.options) {
             Ok(log) => log,
             Err(error) => {
                 self.noted();
@@ -165,14 +199,20 @@ impl Driver {
         };
         // From here on a reader's system calls may fail by plan too, which is not the point.
         self.sim.set_faults(FaultPlan::new());
-        let (first, found) = contents(&log).expect("an opened log can be read");
+        let (first, found) = match contents(&log) {
+            Err(_) if self.sim.is_dead() => {
+                self.noted();
+                return Err(cairn_log::Error::Closed);
+            }
+            read => read.expect("an opened log can be read"),
+        };
         if let Err(why) = self.model.accepts(first, &found) {
             let other = self.other.take().unwrap_or_else(|| panic!("an opened log shows what was appended: {why}"));
             other.accepts(first, &found).expect("an opened log is one of two");
             self.model = other;
         }
         self.other = None;
-        self.sim.set_faults(self.faults.clone());
+        self.arm();
         let end = first + found.len() as u64;
         self.model.records.truncate(end as usize);
         self.model.batches.truncate(end as usize);
@@ -195,20 +235,32 @@ impl Driver {
         self.promise(&payloads);
         let range = self.log().append_batch(&payloads);
         let lsns = range.map(|range| {
-            let reader = self.log().reader(*range.start()).unwrap();
-            reader.map(|r| r.unwrap().lsn()).collect()
+            let mut lsn = range.start().0;
+            let next = |payload: &Vec<u8>| {
+                let start = lsn;
+                lsn = lsn_after(start, payload.len());
+                Lsn(start)
+            };
+            payloads.iter().map(next).collect()
         });
         self.settle(payloads.len(), lsns)
     }
 
     /// From now on these records may be found.
-    pub fn promise(&mut self, payloads: &[Vec<u8>]) {
+    fn promise(&mut self, payloads: &[Vec<u8>]) {
         let start = self.model.records.len() as u64;
         let stop = start + payloads.len() as u64;
         for payload in payloads {
             self.model.records.push(Some(payload.as_slice().into()));
             self.model.batches.push((start, stop));
         }
+    }
+
+    /// Enters a record that was appended beside the books.
+    pub fn adopt(&mut self, payload: &[u8], lsn: Lsn) {
+        self.promise(&[payload.to_vec()]);
+        self.lsns.push(lsn);
+        self.noted();
     }
 
     fn settle(&mut self, count: usize, lsns: cairn_log::Result<Vec<Lsn>>) -> cairn_log::Result<()> {
@@ -308,9 +360,21 @@ impl Driver {
         self.sim.kill();
         self.log = None;
         self.sim = self.sim.restart();
-        self.options = self.options.clone().fs(Arc::new(self.sim.clone()));
-        self.sim.set_faults(self.faults.clone());
+        self.arm();
         self.noted();
+    }
+
+    /// Puts the fault plan in force, calls counted from here.
+    fn arm(&self) {
+        if !self.once || self.sim.counters().faults == 0 {
+            self.sim.set_faults(self.faults.clone());
+        }
+    }
+
+    /// Ends all faults.
+    pub fn disarm(&mut self) {
+        self.faults = FaultPlan::new();
+        self.sim.set_faults(FaultPlan::new());
     }
 
     pub fn end(&self) -> u64 {
@@ -318,27 +382,32 @@ impl Driver {
     }
 }
 
+/// Where the next frame of a group starts: a header of twelve bytes, the payload, padding to eight bytes.
+fn lsn_after(lsn: u64, payload_len: usize) -> u64 {
+    (lsn + 12 + payload_len as u64).next_multiple_of(8)
+}
+
 /// Opens what a crash left and compares it with the promises; then goes on with it.
-pub fn check_state(timeline: &Timeline, point: usize, sim: &SimFs, options: &Options) -> Result<Vec<Vec<u8>>, String> {
-    let options = options.clone().fs(Arc::new(sim.clone()));
-    let log = options.open(DIR).map_err(|e| format!("does not open: {}", chain(&e)))?;
+pub fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<Vec<Vec<u8>>, String> {
+    let log = driver.home.open(sim, &driver.options).map_err(|e| format!("does not open: {}", chain(&e)))?;
     let (first, found) = contents(&log)?;
-    timeline.accepts(point, first, &found)?;
+    driver.timeline.accepts(point, first, &found)?;
     drop(log);
     Ok(found)
 }
 
 /// What a recovered log must be able to do: take a record durably, and be opened again with it.
-pub fn check_goes_on(before: &[Vec<u8>], sim: &SimFs, options: &Options) -> Result<(), String> {
-    let options = options.clone().fs(Arc::new(sim.clone()));
-    let open = || options.clone().open(DIR).map_err(|e| format!("does not open again: {}", chain(&e)));
+pub fn check_goes_on(driver: &Driver, before: &[Vec<u8>], sim: &SimFs) -> Result<(), String> {
+    let open = || driver.home.open(sim, &driver.options).map_err(|e| format!("does not open again: {}", chain(&e)));
     let log = open()?;
     let lsn = log.commit(b"one more").map_err(|e| format!("does not go on: {}", chain(&e)))?;
     log.close().map_err(|e| format!("does not close: {}", chain(&e)))?;
-    let inspection = Inspection::open_on(Arc::new(sim.clone()), DIR).map_err(|e| e.to_string())?;
-    let verified = inspection.verify(|_| ()).map_err(|e| e.to_string())?;
-    if !verified.problems.is_empty() {
-        return Err(format!("verify finds {:?}", verified.problems));
+    if driver.home == Home::Directory {
+        let inspection = Inspection::open_on(Arc::new(sim.clone()), DIR).map_err(|e| e.to_string())?;
+        let verified = inspection.verify(|_| ()).map_err(|e| e.to_string())?;
+        if !verified.problems.is_empty() {
+            return Err(format!("verify finds {:?}", verified.problems));
+        }
     }
     let log = open()?;
     let (_, found) = contents(&log)?;

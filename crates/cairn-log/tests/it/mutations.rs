@@ -8,8 +8,8 @@ use std::sync::Arc;
 use cairn_log::{Log, Mutation, Options};
 use cairn_sim::{Call, Errno, FailedSync, FaultPlan, MetadataOrder, SimFs, SimOptions, Torn};
 
-use crate::crash::{Visited, explore, run, tiny, workload};
-use crate::model::Driver;
+use crate::crash::{Visited, explore, killed, run, tiny, workload};
+use crate::model::{DIR, Driver, contents};
 
 /// Explores workloads until a violation is found; says after how many states.
 fn caught(name: &str, mut make: impl FnMut(u64) -> Driver) {
@@ -78,6 +78,15 @@ fn skipping_the_seal_barrier_is_caught() {
     caught("skipping the barrier of a seal", |seed| run(seed, mutated(Mutation::SkipSealBarrier), 60));
 }
 
+#[test]
+fn trusting_listed_names_is_caught() {
+    let mut at = 0;
+    caught("trusting listed names", |_| {
+        at += 1;
+        killed(1, at, mutated(Mutation::TrustListedNames)).expect("the workload is longer").0
+    });
+}
+
 /// Appends while another thread's barrier is under way, then asks for durability of what was appended.
 fn append_during_a_barrier(options: Options) -> Driver {
     let mut driver = Driver::new(SimFs::new(), options);
@@ -93,7 +102,7 @@ fn append_during_a_barrier(options: Options) -> Driver {
     let lsn = log.append(&2u64.to_le_bytes()).unwrap();
     drop(hold);
     leader.join().unwrap().unwrap();
-    driver.promise(&[2u64.to_le_bytes().to_vec()]);
+    driver.adopt(&2u64.to_le_bytes(), lsn);
     log.sync_to(lsn).unwrap();
     driver.model.acknowledged = 2;
     driver.noted();
@@ -142,11 +151,11 @@ fn a_torn_tail_verdict_below_the_watermark_is_caught() {
     // In the first record after the superblock: far below the watermark of a closed log.
     assert!(len > 4096 + 60);
     sim.flip_bit(&path, 4096 + 50, 3).unwrap();
-    let open = |options: Options| options.fs(Arc::new(sim.clone())).open(crate::model::DIR);
+    let open = |options: Options| options.fs(Arc::new(sim.clone())).open(DIR);
     let refused = open(tiny()).map(|log: Log| log.open_report().clone());
     assert!(matches!(refused, Err(cairn_log::Error::Corrupt(_))), "{refused:?}");
     let accepted = open(mutated(Mutation::CutBelowWatermark)).unwrap();
-    assert!(crate::model::contents(&accepted).unwrap().1.len() < driver.end() as usize);
+    assert!(contents(&accepted).unwrap().1.len() < driver.end() as usize);
 }
 
 #[test]
