@@ -1,6 +1,7 @@
 //! The log, from outside.
 
 mod basics;
+mod concurrency;
 mod crash;
 mod faults;
 mod model;
