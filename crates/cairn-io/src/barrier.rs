@@ -48,21 +48,15 @@ impl Barrier {
         self.run(&mut running, barrier)
     }
 
-    /// Refuses when a barrier has failed.
+    /// Refuses when a barrier has failed. Does not wait for a running one.
     pub(crate) fn check(&self) -> io::Result<()> {
-        if self.failed.load(Ordering::SeqCst) {
-            if let Some(first) = &*self.lock() {
-                return Err(again(first));
-            }
+        if !self.failed.load(Ordering::SeqCst) {
+            return Ok(());
         }
-        Ok(())
+        self.lock().as_ref().map_or(Ok(()), |first| Err(again(first)))
     }
 
-    fn run(
-        &self,
-        running: &mut Option<Arc<io::Error>>,
-        barrier: impl FnOnce() -> io::Result<()>,
-    ) -> io::Result<()> {
+    fn run(&self, running: &mut Option<Arc<io::Error>>, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let Err(e) = barrier() else { return Ok(()) };
         let first = Arc::new(e);
         *running = Some(Arc::clone(&first));
@@ -72,14 +66,12 @@ impl Barrier {
 
     /// A barrier that panicked may have taken the error with it: it counts as failed.
     fn lock(&self) -> MutexGuard<'_, Option<Arc<io::Error>>> {
-        self.running
-            .lock()
-            .unwrap_or_else(|poisoned: PoisonError<_>| {
-                let mut running = poisoned.into_inner();
-                running.get_or_insert_with(|| Arc::new(io::Error::other("the barrier panicked")));
-                self.failed.store(true, Ordering::SeqCst);
-                running
-            })
+        self.running.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
+            let mut running = poisoned.into_inner();
+            running.get_or_insert_with(|| Arc::new(io::Error::other("the barrier panicked")));
+            self.failed.store(true, Ordering::SeqCst);
+            running
+        })
     }
 }
 
@@ -92,7 +84,9 @@ struct BarrierFailed(Arc<io::Error>);
 
 impl fmt::Display for BarrierFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a durability barrier failed, so what it covered is in doubt and nothing more is written: reopen the store")
+        f.write_str(
+            "a durability barrier failed, so what it covered is in doubt and nothing more is written: reopen the store",
+        )
     }
 }
 

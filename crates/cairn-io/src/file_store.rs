@@ -44,11 +44,7 @@ impl FileStore {
     ///
     /// Give it a handle through which nothing unsynced was written, or the bytes' fate is not this store's first barrier alone.
     pub fn new(file: Arc<dyn File>) -> Self {
-        Self {
-            file,
-            barrier: Barrier::default(),
-            cutting: Mutex::new(()),
-        }
+        Self { file, barrier: Barrier::default(), cutting: Mutex::new(()) }
     }
 
     /// Opens the file at `path`, or creates an empty one. The name is durable on return; the contents are whatever they were.
@@ -64,9 +60,7 @@ impl FileStore {
         let file = match fs.open(path, Access::ReadWrite) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => match fs.create_new(path) {
                 // Somebody else was faster.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                    fs.open(path, Access::ReadWrite)?
-                }
+                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs.open(path, Access::ReadWrite)?,
                 created => created?,
             },
             opened => opened?,

@@ -107,9 +107,7 @@ pub fn write_all_at(file: &dyn File, mut offset: u64, slices: &[IoSlice<'_>]) ->
         match file.write_at(offset, rest) {
             Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
             Ok(n) => {
-                offset = offset
-                    .checked_add(n as u64)
-                    .ok_or(io::ErrorKind::FileTooLarge)?;
+                offset = offset.checked_add(n as u64).ok_or(io::ErrorKind::FileTooLarge)?;
                 IoSlice::advance_slices(&mut rest, n);
             }
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
@@ -126,9 +124,7 @@ pub fn write_all_at(file: &dyn File, mut offset: u64, slices: &[IoSlice<'_>]) ->
 pub fn read_full_at(file: &dyn File, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
     let mut done = 0;
     while done < buf.len() {
-        let at = offset
-            .checked_add(done as u64)
-            .ok_or(io::ErrorKind::InvalidInput)?;
+        let at = offset.checked_add(done as u64).ok_or(io::ErrorKind::InvalidInput)?;
         match file.read_at(at, &mut buf[done..]) {
             Ok(0) => break,
             Ok(n) => done += n,

@@ -1,7 +1,8 @@
 //! Bytes, files and barriers: the foundation under Cairn's log and stack.
 //!
 //! * [`Fs`] and [`File`] are what Cairn uses of an operating system; [`NativeFs`] is the real one.
-//! * [`Store`] is a growing byte array with an explicit durability barrier: [`FileStore`], [`MemStore`].
+//! * [`Store`] is a growing byte array with an explicit durability barrier: [`FileStore`] is one file, [`SegmentedStore`] many,
+//!   [`MemStore`] none.
 //! * [`replace_file`] replaces a small file atomically.
 //! * [`contract`] holds the test suites that every implementation of the two seams runs.
 //!
@@ -17,6 +18,7 @@ mod mem_store;
 mod native;
 mod range;
 mod replace;
+mod segmented_store;
 mod store;
 
 pub use error::Error;
@@ -25,4 +27,5 @@ pub use fs::{Access, File, Fs, read_full_at, write_all_at};
 pub use mem_store::MemStore;
 pub use native::NativeFs;
 pub use replace::{ReplaceError, ReplaceState, replace_file};
+pub use segmented_store::{SegmentedOptions, SegmentedStore};
 pub use store::{Advice, Store};

@@ -42,17 +42,13 @@ impl Memory {
 
     /// Where `offset` is in `bytes`, or would be; `InvalidInput` below the head.
     fn index_of(&self, offset: u64) -> io::Result<usize> {
-        let distance = offset
-            .checked_sub(self.head)
-            .ok_or(io::ErrorKind::InvalidInput)?;
+        let distance = offset.checked_sub(self.head).ok_or(io::ErrorKind::InvalidInput)?;
         usize::try_from(distance).map_err(|_| io::ErrorKind::OutOfMemory.into())
     }
 
     fn grow_to(&mut self, len: usize) -> io::Result<()> {
         if let Some(more) = len.checked_sub(self.bytes.len()) {
-            self.bytes
-                .try_reserve(more)
-                .map_err(|_| io::ErrorKind::OutOfMemory)?;
+            self.bytes.try_reserve(more).map_err(|_| io::ErrorKind::OutOfMemory)?;
             self.bytes.resize(len, 0);
         }
         Ok(())
@@ -91,13 +87,8 @@ impl MemStore {
 
     /// A store that holds `bytes`, from offset 0.
     pub fn from_bytes(bytes: impl Into<Vec<u8>>) -> Self {
-        let memory = Memory {
-            head: 0,
-            bytes: bytes.into(),
-        };
-        Self {
-            memory: RwLock::new(memory),
-        }
+        let memory = Memory { head: 0, bytes: bytes.into() };
+        Self { memory: RwLock::new(memory) }
     }
 
     /// The bytes from [`head`](Store::head) to the end.
@@ -123,9 +114,7 @@ impl MemStore {
 
 impl Clone for MemStore {
     fn clone(&self) -> Self {
-        Self {
-            memory: RwLock::new(self.read().clone()),
-        }
+        Self { memory: RwLock::new(self.read().clone()) }
     }
 }
 
@@ -189,9 +178,6 @@ impl Store for MemStore {
         let mut memory = self.write();
         let end = memory.index_of(end)?;
         let more = end.saturating_sub(memory.bytes.len());
-        memory
-            .bytes
-            .try_reserve(more)
-            .map_err(|_| io::ErrorKind::OutOfMemory.into())
+        memory.bytes.try_reserve(more).map_err(|_| io::ErrorKind::OutOfMemory.into())
     }
 }

@@ -39,28 +39,17 @@ pub struct NativeFs;
 
 /// The directory a path means: the empty path is the current directory.
 fn dir_path(dir: &Path) -> &Path {
-    if dir.as_os_str().is_empty() {
-        Path::new(".")
-    } else {
-        dir
-    }
+    if dir.as_os_str().is_empty() { Path::new(".") } else { dir }
 }
 
 impl Fs for NativeFs {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(access == Access::ReadWrite)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(access == Access::ReadWrite).open(path)?;
         Ok(Arc::new(NativeFile(file)))
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
+        let file = OpenOptions::new().read(true).write(true).create_new(true).open(path)?;
         Ok(Arc::new(NativeFile(file)))
     }
 
@@ -77,9 +66,7 @@ impl Fs for NativeFs {
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        fs::read_dir(dir_path(dir))?
-            .map(|entry| entry.map(|e| e.file_name()))
-            .collect()
+        fs::read_dir(dir_path(dir))?.map(|entry| entry.map(|e| e.file_name())).collect()
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
@@ -115,11 +102,7 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 fn sync_dir(dir: &Path) -> io::Result<()> {
     use std::os::windows::fs::OpenOptionsExt;
     const FILE_FLAG_BACKUP_SEMANTICS: u32 = 0x0200_0000;
-    let dir = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(FILE_FLAG_BACKUP_SEMANTICS)
-        .open(dir)?;
+    let dir = OpenOptions::new().read(true).write(true).custom_flags(FILE_FLAG_BACKUP_SEMANTICS).open(dir)?;
     if !dir.metadata()?.is_dir() {
         return Err(io::ErrorKind::NotADirectory.into());
     }
@@ -129,12 +112,16 @@ fn sync_dir(dir: &Path) -> io::Result<()> {
 #[derive(Debug)]
 struct NativeFile(fs::File);
 
-/// No file reaches this far: offsets are signed in every system call, and beyond it they are refused, not read as the end.
+/// No file reaches further: offsets are signed in every system call, and the largest are refused, not taken for the end.
 const OFFSET_MAX: u64 = i64::MAX as u64;
 
 impl File for NativeFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        if offset > OFFSET_MAX {
+        // A range that ends beyond is refused as a whole, although its beginning may hold bytes, or simply the end.
+        let room = OFFSET_MAX.saturating_sub(offset);
+        let wanted = buf.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        let buf = &mut buf[..wanted];
+        if buf.is_empty() {
             return Ok(0);
         }
         #[cfg(unix)]
@@ -161,9 +148,7 @@ impl File for NativeFile {
         #[cfg(windows)]
         {
             let first = slices.iter().find(|slice| !slice.is_empty());
-            first.map_or(Ok(0), |slice| {
-                std::os::windows::fs::FileExt::seek_write(&self.0, slice, offset)
-            })
+            first.map_or(Ok(0), |slice| std::os::windows::fs::FileExt::seek_write(&self.0, slice, offset))
         }
     }
 
@@ -185,9 +170,7 @@ impl File for NativeFile {
         }
         match rustix::fs::fallocate(&self.0, FallocateFlags::empty(), offset, len) {
             Ok(()) => Ok(()),
-            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => {
-                Err(io::ErrorKind::Unsupported.into())
-            }
+            Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS) => Err(io::ErrorKind::Unsupported.into()),
             Err(e) => Err(e.into()),
         }
     }

@@ -4,10 +4,7 @@ use std::io::{self, IoSlice};
 
 /// One past the last byte of `len` bytes at `offset`, or `InvalidInput`.
 pub(crate) fn end_of(offset: u64, len: usize) -> io::Result<u64> {
-    u64::try_from(len)
-        .ok()
-        .and_then(|len| offset.checked_add(len))
-        .ok_or_else(|| io::ErrorKind::InvalidInput.into())
+    u64::try_from(len).ok().and_then(|len| offset.checked_add(len)).ok_or_else(|| io::ErrorKind::InvalidInput.into())
 }
 
 /// How many bytes the slices hold together, or `InvalidInput` (the same slice may be given many times).

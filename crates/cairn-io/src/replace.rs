@@ -46,9 +46,7 @@ impl fmt::Display for ReplaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             ReplaceState::Old => "its contents are the old ones",
-            ReplaceState::NewUntilCrash => {
-                "its contents are the new ones, but may not survive a crash"
-            }
+            ReplaceState::NewUntilCrash => "its contents are the new ones, but may not survive a crash",
             ReplaceState::OldOrNew => "its contents are the old or the new ones",
         };
         let path = self.path.display();
@@ -64,11 +62,7 @@ impl std::error::Error for ReplaceError {
 
 impl From<ReplaceError> for crate::Error {
     fn from(e: ReplaceError) -> Self {
-        Self::Io {
-            op: e.op,
-            path: e.path,
-            source: e.source,
-        }
+        Self::Io { op: e.op, path: e.path, source: e.source }
     }
 }
 
@@ -104,20 +98,8 @@ pub fn replace_file(fs: &dyn Fs, path: &Path, contents: &[u8]) -> Result<(), Rep
 }
 
 /// As [`replace_file`], with zeros up to `len` bytes.
-pub(crate) fn place_file(
-    fs: &dyn Fs,
-    path: &Path,
-    contents: &[u8],
-    len: u64,
-) -> Result<(), ReplaceError> {
-    let fail = |state, op| {
-        move |source| ReplaceError {
-            state,
-            path: path.to_path_buf(),
-            op,
-            source,
-        }
-    };
+pub(crate) fn place_file(fs: &dyn Fs, path: &Path, contents: &[u8], len: u64) -> Result<(), ReplaceError> {
+    let fail = |state, op| move |source| ReplaceError { state, path: path.to_path_buf(), op, source };
     let before = |op| fail(ReplaceState::Old, op);
     let dir = parent_dir(path).map_err(before("finding the directory"))?;
     let temp = temp_path(path);
@@ -128,20 +110,15 @@ pub(crate) fn place_file(
             false => Ok(()),
         })
         .map_err(before("writing the temporary file"))
-        .and_then(|()| {
-            file.sync_data()
-                .map_err(before("syncing the temporary file"))
-        });
+        .and_then(|()| file.sync_data().map_err(before("syncing the temporary file")));
     drop(file);
     if let Err(e) = written {
         // Frees the space it took. When this fails too, the next call does it.
         let _ = fs.remove(&temp);
         return Err(e);
     }
-    fs.rename(&temp, path)
-        .map_err(fail(ReplaceState::OldOrNew, "renaming the temporary file"))?;
-    fs.sync_dir(dir)
-        .map_err(fail(ReplaceState::NewUntilCrash, "syncing the directory"))
+    fs.rename(&temp, path).map_err(fail(ReplaceState::OldOrNew, "renaming the temporary file"))?;
+    fs.sync_dir(dir).map_err(fail(ReplaceState::NewUntilCrash, "syncing the directory"))
 }
 
 /// The directory that holds the name, `.` for a bare name; `InvalidInput` for a path without one.

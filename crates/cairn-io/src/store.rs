@@ -13,7 +13,7 @@ pub enum Advice {
 }
 
 /// A growing array of bytes with an explicit durability barrier: the extension point for putting a log or a stack on any
-/// medium. Run [`contract`](crate::contract) against every implementation.
+/// medium. Run [`contract::store`](crate::contract::store()) against every implementation.
 ///
 /// Every method takes `&self` and may be called concurrently. Offsets and lengths are bytes.
 pub trait Store: Debug + Send + Sync {
@@ -79,9 +79,7 @@ pub trait Store: Debug + Send + Sync {
         let mut at = offset;
         for slice in slices {
             self.write_at(at, slice)?;
-            at = at
-                .checked_add(slice.len() as u64)
-                .ok_or(io::ErrorKind::InvalidInput)?;
+            at = at.checked_add(slice.len() as u64).ok_or(io::ErrorKind::InvalidInput)?;
         }
         self.sync()
     }

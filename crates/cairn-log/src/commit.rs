@@ -42,6 +42,9 @@ pub(crate) enum Home {
 /// Space is reserved this many bytes at a time.
 pub(crate) const RESERVE: u64 = 1 << 20;
 
+/// So much of what is reserved is left for the log's own notes: on a full disk the oldest records can be dropped, and the log closed.
+pub(crate) const NOTES: u64 = 4 << 10;
+
 /// Bytes of one group must fit its header's length field, with room to spare.
 const GROUP_MAX: usize = (1 << 31) + (1 << 20);
 
@@ -171,11 +174,13 @@ impl Core {
                     result?;
                     guard = relocked;
                 }
-            } else if end > guard.reserved {
+            } else if end + NOTES > guard.reserved {
                 if guard.busy {
                     guard = self.wait(guard);
                 } else {
-                    guard = self.reserve_space(guard, end)?;
+                    let (relocked, result) = self.reserve_space(guard, end + NOTES);
+                    result?;
+                    guard = relocked;
                 }
             } else {
                 return Ok(guard);
@@ -198,20 +203,30 @@ impl Core {
             && state.active.offset(end) + seal_len(state.index.entries.len()) as u64 > self.options.segment_size
     }
 
-    fn reserve_space<'a>(&'a self, guard: Guard<'a>, end: u64) -> Result<Guard<'a>> {
-        let active = guard.active.clone();
+    /// Reserves space of the active segment up to `end`, and a good piece further if there is that much.
+    pub(crate) fn reserve_space<'a>(&'a self, guard: Guard<'a>, end: u64) -> (Guard<'a>, Result<()>) {
         let from = guard.reserved;
+        if end <= from {
+            return (guard, Ok(()));
+        }
+        let active = guard.active.clone();
         let step = match self.home {
             Home::Directory { .. } => RESERVE.min(self.options.segment_size),
             Home::Store { .. } => RESERVE,
         };
-        let to = end.max(from.saturating_add(step));
-        let (mut guard, result) =
-            self.exclusive(guard, || active.store.preallocate(active.offset(from), to.saturating_sub(from)));
+        let further = end.max(from.saturating_add(step));
+        let (mut guard, result) = self.exclusive(guard, || {
+            let reserve = |to: u64| active.store.preallocate(active.offset(from), to - from).map(|()| to);
+            reserve(further).or_else(|_| reserve(end))
+        });
         // The active segment has not changed: whoever changes it is busy or finds nobody busy.
-        result.map_err(|e| Error::io("reserve space in", &active.file.path, e))?;
-        guard.reserved = guard.reserved.max(to);
-        Ok(guard)
+        match result {
+            Ok(to) => {
+                guard.reserved = guard.reserved.max(to);
+                (guard, Ok(()))
+            }
+            Err(e) => (guard, Err(Error::io("reserve space in", &active.file.path, e))),
+        }
     }
 
     /// Leads one flush of everything published. Nobody is busy.

@@ -28,7 +28,7 @@ pub enum Error {
         source: Arc<io::Error>,
     },
     /// There is no space for what was asked. Nothing was changed: free space and call again.
-    #[error("no space to {op} {}; nothing was changed: free space and try again", path.display())]
+    #[error("cannot {op} {} for lack of space; nothing was changed: free space and try again", path.display())]
     Full {
         /// What was being done, as a verb.
         op: &'static str,
@@ -162,7 +162,7 @@ pub enum ErrorKind {
     Space,
     /// Another writer has it: wait, or stop that one.
     Busy,
-    /// Drop the handle and open the log again; records in doubt are settled by that.
+    /// Drop the handle (log, reader or follower) and open it again; records in doubt are settled by that.
     Reopen,
     /// The files are damaged, foreign or too new: a person must look.
     Repair,
@@ -185,9 +185,10 @@ impl Error {
             | Error::NotARecord { .. }
             | Error::TooLarge { .. }
             | Error::EmptyBatch
-            | Error::InvalidOption { .. }
-            | Error::Truncated { .. } => ErrorKind::Usage,
-            Error::InDoubt { .. } | Error::Poisoned { .. } | Error::Closed => ErrorKind::Reopen,
+            | Error::InvalidOption { .. } => ErrorKind::Usage,
+            Error::InDoubt { .. } | Error::Poisoned { .. } | Error::Closed | Error::Truncated { .. } => {
+                ErrorKind::Reopen
+            }
         }
     }
 

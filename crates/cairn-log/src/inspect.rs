@@ -7,7 +7,7 @@ use std::sync::Arc;
 use cairn_io::{Fs, NativeFs};
 use uuid::Uuid;
 
-use crate::error::{Corruption, Error, Result};
+use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::options::EndState;
 use crate::reader::{Medium, Piece, Reader};
 use crate::state::Place;
@@ -208,21 +208,51 @@ impl Inspection {
     /// # Errors
     /// As [`Log::reader`](crate::Log::reader).
     pub fn reader(&self, start: impl Into<Start>) -> Result<Reader> {
+        let start = start.into();
+        self.check_start(start)?;
         let mut pieces = Vec::new();
         let segments = &self.survey.segments;
         for (i, file) in segments.iter().enumerate() {
             let next = segments.get(i + 1).map(|s| s.superblock.base_lsn);
-            let mut piece = Piece::whole(file.clone(), next.unwrap_or(self.tail.end_lsn));
+            let mut piece = Piece::whole(file.clone(), next.unwrap_or(self.readable_end()));
             if next.is_none() {
                 piece.index = Some(self.tail.index.clone());
             }
             pieces.push(piece);
         }
-        let end = Place { lsn: self.tail.end_lsn, seq: self.tail.next_seq };
+        let end = Place { lsn: self.readable_end(), seq: self.tail.next_seq };
         let medium = Medium::Files(self.fs.clone());
         let mut reader = Reader::new(medium, pieces, self.survey.head, end, self.durable_lsn().0);
-        reader.seek(start.into())?;
+        reader.seek(start)?;
         Ok(reader)
+    }
+
+    /// Fails when the segment in which `start` lies is missing and nothing precedes it that a reader would meet first.
+    fn check_start(&self, start: Start) -> Result<()> {
+        let Some(first) = self.survey.segments.first().map(|s| s.superblock) else {
+            return Ok(());
+        };
+        let precedes = match start {
+            Start::Lsn(lsn) => lsn.0 < first.base_lsn,
+            Start::Seq(seq) => seq.0 < first.base_seq,
+        };
+        let head = self.survey.head.lsn;
+        let is_gap =
+            |p: &&Error| matches!(p, Error::Corrupt(c) if c.kind == CorruptionKind::MissingSegment && c.lsn.0 == head);
+        match self.problems.iter().find(is_gap) {
+            Some(gap) if precedes && head < first.base_lsn => Err(gap.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Where readers end. When something is wrong, one byte further than everything that is there, so that they meet a gap
+    /// instead of an end: what is missing may have followed.
+    fn readable_end(&self) -> u64 {
+        if self.problems.is_empty() {
+            return self.tail.end_lsn;
+        }
+        let sealed = self.tail.seal.and_then(|seal| seal.next_lsn()).unwrap_or(0);
+        self.tail.end_lsn.max(self.tail.proven_lsn).max(sealed).saturating_add(1)
     }
 
     /// Reads everything, sealed segments too, and reports all that does not verify. `progress` is told the bytes read since it was last
@@ -231,44 +261,54 @@ impl Inspection {
     /// # Errors
     /// [`Error::Io`] when a segment cannot be opened. Damage is no error here.
     pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<Verification> {
-        let mut found = Verification {
-            records: self.tail.records,
-            bytes: 0,
-            end_state: self.end_state(),
-            problems: self.problems.clone(),
-        };
+        let mut found =
+            Verification { records: 0, bytes: 0, end_state: self.end_state(), problems: self.problems.clone() };
         let segments = &self.survey.segments;
-        for (file, next) in segments.iter().zip(segments.iter().skip(1)) {
-            let end_lsn = next.superblock.base_lsn;
+        for (i, file) in segments.iter().enumerate() {
+            let base_lsn = file.superblock.base_lsn;
+            let next = segments.get(i + 1).map(|next| next.superblock.base_lsn);
+            let end_lsn = next.unwrap_or(self.tail.end_lsn.max(self.tail.proven_lsn));
             // What lies beyond the file's end is reported as missing already.
-            let file_end = file.superblock.base_lsn + file.file_len.saturating_sub(crate::format::DATA_OFFSET);
-            verify_sealed(file, &*self.fs, end_lsn.min(file_end), &mut found)?;
-            let bytes = end_lsn - file.superblock.base_lsn;
-            found.bytes += bytes;
-            progress(bytes);
-        }
-        if let Some(active) = self.survey.active() {
-            let bytes = self.tail.end_lsn.saturating_sub(active.superblock.base_lsn);
+            let file_end = base_lsn + file.file_len.saturating_sub(crate::format::DATA_OFFSET);
+            verify_segment(file, &*self.fs, end_lsn.min(file_end), next, self.survey.head.seq, &mut found)?;
+            let bytes = end_lsn - base_lsn;
             found.bytes += bytes;
             progress(bytes);
         }
         found.problems.sort_by_key(position);
+        // Damage at the end of the log was found when it was looked at, and again now.
+        found.problems.dedup_by(|b, a| match (a, b) {
+            (Error::Corrupt(a), Error::Corrupt(b)) => (&a.path, a.lsn) == (&b.path, b.lsn),
+            _ => false,
+        });
         Ok(found)
     }
 }
 
-/// Walks a segment that must verify up to `end_lsn`, going on behind damage.
-fn verify_sealed(file: &SegmentFile, fs: &dyn Fs, end_lsn: u64, found: &mut Verification) -> Result<()> {
+/// Walks a segment that must verify up to `end_lsn`, going on behind damage; the segment after it starts at `next`. Counts the
+/// records from number `head_seq` on.
+fn verify_segment(
+    file: &SegmentFile,
+    fs: &dyn Fs,
+    end_lsn: u64,
+    next: Option<u64>,
+    head_seq: u64,
+    found: &mut Verification,
+) -> Result<()> {
     let span = file.open(fs, end_lsn)?;
     let mut walk = Walk::new(span.clone(), span.base_lsn, span.base_seq);
     loop {
         match walk.advance_record() {
-            Ok(true) => found.records += 1,
+            Ok(true) => found.records += u64::from(walk.next_seq > head_seq),
             Ok(false) => return Ok(()),
             Err(damage) => {
                 // Never at the damage itself: a group whose header verifies and whose frames do not would be found again and again.
-                let resumes = walk.find_group(damage.lsn + 1);
-                let corruption = span.corruption(damage, resumes.map(|g| g.lsn));
+                // And never at a group of another generation: it is not this segment's.
+                let mut resumes = walk.find_group(damage.lsn + 1);
+                while let Some(other) = resumes.filter(|g| g.generation != span.generation) {
+                    resumes = walk.find_group(other.lsn + 1);
+                }
+                let corruption = span.corruption(damage, resumes.map(|g| g.lsn).or(next));
                 found.problems.push(Error::Corrupt(corruption));
                 match resumes {
                     Some(group) => walk.resume(&group),

@@ -10,6 +10,9 @@ mod commit;
 mod error;
 mod follow;
 mod format;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod inspect;
 mod log;
 mod lsn;

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use cairn_io::{Access, File, FileStore, Fs, Store};
 use uuid::Uuid;
 
-use crate::commit::{Home, RESERVE};
+use crate::commit::{Home, NOTES, RESERVE};
 use crate::error::{Error, Result};
 use crate::format::{DATA_OFFSET, GROUP_HEADER_LEN, Superblock};
 use crate::mutation::Mutation;
@@ -239,7 +239,7 @@ fn recover(
         head: survey.head,
         origin: Place::default(),
         end,
-        reserved: end.lsn,
+        reserved: end.lsn + NOTES,
         mark: Vec::new(),
     };
     Ok((opened, report))

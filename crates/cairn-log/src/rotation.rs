@@ -4,9 +4,9 @@ use std::path::Path;
 
 use cairn_io::Fs;
 
-use crate::commit::{Core, Goal, Guard, Home, RESERVE};
+use crate::commit::{Core, Goal, Guard, Home, NOTES, RESERVE};
 use crate::error::{Error, Failure, Result};
-use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, Superblock, push_frame};
+use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, Superblock, frame_len, push_frame};
 use crate::mutation::Mutation;
 use crate::segment::{self, ActiveSegment, CreateError};
 use crate::state::Place;
@@ -85,13 +85,14 @@ impl Core {
         }
     }
 
-    /// In a frozen log: appends a group that names a place, and makes it durable.
-    pub(crate) fn write_note<'a>(
-        &'a self,
-        mut guard: Guard<'a>,
-        kind: GroupKind,
-        place: Place,
-    ) -> (Guard<'a>, Result<()>) {
+    /// In a frozen log: appends a group that names a place, and makes it durable. Fails before anything has changed when there is no
+    /// space for it, and for a mark behind it.
+    pub(crate) fn write_note<'a>(&'a self, guard: Guard<'a>, kind: GroupKind, place: Place) -> (Guard<'a>, Result<()>) {
+        let end = guard.appended + const { (2 * GROUP_HEADER_LEN + frame_len(HeadMark::LEN)) as u64 };
+        let (mut guard, result) = self.reserve_space(guard, end);
+        if result.is_err() {
+            return (guard, result);
+        }
         let superblock = guard.active.file.superblock;
         let note = HeadMark { lsn: place.lsn, seq: place.seq, uuid: *superblock.uuid.as_bytes() };
         let frame = if kind == GroupKind::Cut { FrameKind::Cut } else { FrameKind::Head };
@@ -116,14 +117,18 @@ impl Core {
     ///
     /// The barrier before the mark is what the mark claims; a barrier behind it only makes the claim itself durable. With one barrier
     /// for both: 1. the mark lands, 2. power fails before the last group does, 3. a torn tail is taken for corruption.
-    pub(crate) fn write_mark<'a>(&'a self, mut guard: Guard<'a>) -> (Guard<'a>, Result<()>) {
+    pub(crate) fn write_mark<'a>(&'a self, guard: Guard<'a>) -> (Guard<'a>, Result<()>) {
         if guard.marked {
             return (guard, Ok(()));
+        }
+        let end = guard.appended + GROUP_HEADER_LEN as u64;
+        let (mut guard, result) = self.reserve_space(guard, end);
+        if result.is_err() {
+            return (guard, result);
         }
         let active = guard.active.clone();
         let mark = segment::encode_mark(guard.appended, guard.next_seq, guard.generation(), active.log_seed());
         guard.push_group(&mark);
-        let end = guard.appended;
         let store = active.store.clone();
         let (guard, trimmed) = self.exclusive(guard, || store.truncate(active.offset(end)));
         let (mut guard, result) = self.write_out(guard, Goal::Durable);
@@ -144,7 +149,7 @@ pub(crate) fn start_generation(
 ) -> std::result::Result<ActiveSegment, CreateError> {
     let base_lsn = superblock.base_lsn;
     let span = from.open(fs, end.lsn).map_err(CreateError::Unchanged)?;
-    let reserve = end.lsn - base_lsn + GROUP_HEADER_LEN as u64;
+    let reserve = end.lsn - base_lsn + GROUP_HEADER_LEN as u64 + NOTES;
     segment::create(fs, dir, superblock, reserve, |store| {
         if base_lsn < end.lsn {
             let walk = Walk::new(span, base_lsn, superblock.base_seq);

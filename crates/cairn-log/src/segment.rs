@@ -95,12 +95,15 @@ pub(crate) fn create(
     Ok(ActiveSegment { file: SegmentFile { path, superblock, file_len }, store: Arc::new(store) })
 }
 
+const MARK_LEN: u32 = 40;
+const _: () = assert!(MARK_LEN as usize == GROUP_HEADER_LEN);
+
 /// The bytes of a group with no frames that says that everything before it is durable.
 pub(crate) fn encode_mark(lsn: u64, next_seq: u64, generation: u32, log: Seed) -> [u8; GROUP_HEADER_LEN] {
     GroupHeader {
         kind: GroupKind::Mark,
         padding: 0,
-        len: GROUP_HEADER_LEN as u32,
+        len: MARK_LEN,
         generation,
         lsn,
         durable_lsn: lsn,

@@ -41,8 +41,10 @@ pub(crate) struct Tail {
     pub(crate) end_lsn: u64,
     /// Number of the next record.
     pub(crate) next_seq: u64,
-    /// `W`: everything below was durable; at most `end_lsn` unless corrupt. On a group boundary.
+    /// `W`, or `end_lsn` if that is less: everything below was durable and is there. On a group boundary.
     pub(crate) watermark: u64,
+    /// `W` itself: everything below was durable. More than `end_lsn` says how far the damage reaches at least.
+    pub(crate) proven_lsn: u64,
     /// Number of the first record at or after the watermark.
     pub(crate) watermark_seq: u64,
     /// Where the mark at the end starts, when the ending is `Closed` and there is one.
@@ -124,6 +126,7 @@ pub(crate) fn scan_from(span: &Span, first: Option<GroupHeader>) -> Tail {
         next_seq: start_seq,
         watermark: start_lsn,
         watermark_seq: start_seq,
+        proven_lsn: start_lsn,
         mark: None,
         seal: None,
         head: None,
@@ -134,24 +137,31 @@ pub(crate) fn scan_from(span: &Span, first: Option<GroupHeader>) -> Tail {
     };
     // Where groups end, for the number of the first record at the watermark; only those at or above it are needed.
     let mut boundaries = vec![(start_lsn, start_seq)];
-    let damage = loop {
+    loop {
         match read_group(&mut walk) {
             Ok(Some(group)) => {
                 tail.raise_watermark(group.header.durable_lsn);
                 boundaries.retain(|(lsn, _)| *lsn >= tail.watermark);
                 tail.absorb(group, &mut boundaries);
-                if tail.seal.is_some() {
-                    break None;
+                if tail.seal.is_none() {
+                    continue;
+                }
+                tail.ending = Ending::Unclosed;
+            }
+            Ok(None) => tail.ending = Ending::Unclosed,
+            Err(damage) => {
+                tail.ending = tail.judge(&mut walk, damage, span);
+                let clean = matches!(tail.ending, Ending::Closed | Ending::Unclosed);
+                // A writer may be at work: 1. this scan saw nothing at P, 2. it wrote the group at P and the next one, 3. the search saw the
+                // next one, whose watermark is above P. But then the group at P verifies by now.
+                if !clean && walk.look_again(tail.end_lsn, tail.next_seq) {
+                    continue;
                 }
             }
-            Ok(None) => break None,
-            Err(damage) => break Some(damage),
         }
-    };
-    tail.ending = match damage {
-        None => Ending::Unclosed,
-        Some(damage) => tail.judge(&mut walk, damage, span),
-    };
+        break;
+    }
+    tail.proven_lsn = tail.watermark;
     tail.watermark = tail.watermark.min(tail.end_lsn);
     let at = boundaries.iter().find(|(lsn, _)| *lsn == tail.watermark);
     tail.watermark_seq = at.map_or(tail.next_seq, |(_, seq)| *seq);
@@ -159,7 +169,7 @@ pub(crate) fn scan_from(span: &Span, first: Option<GroupHeader>) -> Tail {
 }
 
 /// One group of which every frame verified.
-struct WholeGroup {
+pub(crate) struct WholeGroup {
     header: GroupHeader,
     records: u64,
     next_seq: u64,
@@ -168,21 +178,19 @@ struct WholeGroup {
 }
 
 /// Reads one group whole. A group of which any frame fails is no group: it was one write, and batches rely on all or nothing.
-fn read_group(walk: &mut Walk) -> Result<Option<WholeGroup>, Damage> {
-    let start = walk.position();
+pub(crate) fn read_group(walk: &mut Walk) -> Result<Option<WholeGroup>, Damage> {
     let Some(header) = walk.next_group()? else {
         return Ok(None);
     };
-    let whole = |damage: Damage| Damage { lsn: start, ..damage };
     let (mut note, mut records) = (None, 0);
-    while let Some((lsn, frame)) = walk.next_frame().map_err(whole)? {
+    while let Some((lsn, frame)) = walk.next_frame()? {
         if matches!(frame.kind, FrameKind::Head | FrameKind::Cut) {
             let damaged = Damage { lsn, kind: CorruptionKind::Record };
-            note = Some(HeadMark::decode(frame.payload).ok_or(whole(damaged))?);
+            note = Some(HeadMark::decode(frame.payload).ok_or(damaged)?);
         }
         records += u64::from(frame.kind == FrameKind::Record);
     }
-    let next_lsn = walk.finish_group().map_err(whole)?;
+    let next_lsn = walk.finish_group()?;
     Ok(Some(WholeGroup { header, records, next_seq: walk.next_seq, note, next_lsn }))
 }
 
@@ -219,7 +227,7 @@ impl Tail {
 
     /// Tells apart the rows of the table in the module's documentation.
     fn judge(&mut self, walk: &mut Walk, damage: Damage, span: &Span) -> Ending {
-        let from = damage.lsn;
+        let from = self.end_lsn;
         let (last, unreadable) = walk.last_nonzero(from);
         let mut resumes = None;
         let mut search = from;
@@ -229,7 +237,10 @@ impl Tail {
             // A group of an older generation was dropped by a cut: it proves nothing.
             search = group.lsn + ALIGN;
             if group.generation >= self.generation {
-                resumes.get_or_insert(group.lsn);
+                // The damaged group's own header may verify: what is wrong is in its frames then.
+                if group.lsn > from {
+                    resumes.get_or_insert(group.lsn);
+                }
                 self.raise_watermark(group.durable_lsn);
                 search = group.next_lsn().unwrap_or(u64::MAX);
             }

@@ -2,7 +2,7 @@
 
 use cairn_io::Fs;
 
-use crate::commit::{Core, Guard, Home};
+use crate::commit::{Core, Guard, Home, NOTES};
 use crate::error::{Error, Failure, Result};
 use crate::format::{GROUP_HEADER_LEN, GroupKind};
 use crate::mutation::Mutation;
@@ -128,7 +128,7 @@ impl Core {
         let obsolete = guard.segments.split_off(kept);
         let obsolete = obsolete.into_iter().map(|s| s.path).filter(|path| *path != next.file.path).collect();
         let end = Place { lsn: cut.lsn + GROUP_HEADER_LEN as u64, seq: cut.seq };
-        guard.start_in(next, end, end.lsn);
+        guard.start_in(next, end, end.lsn + NOTES);
         guard.marked = true;
         self.exclusive(guard, || segment::remove(fs, dir, obsolete).map(drop))
     }

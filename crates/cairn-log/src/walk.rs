@@ -11,8 +11,8 @@ use uuid::Uuid;
 use crate::Lsn;
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{
-    ALIGN, DATA_OFFSET, FRAME_HEADER_LEN, Frame, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, Seed,
-    TRAILER_LEN, decode_trailer, peek_frame_len, read_frame,
+    ALIGN, ALIGN_LEN, DATA_OFFSET, FRAME_HEADER_LEN, Frame, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind,
+    HeadMark, Seed, TRAILER_LEN, decode_trailer, peek_frame_len, read_frame,
 };
 use crate::state::Place;
 
@@ -221,7 +221,8 @@ impl Walk {
         if end >= self.span.end_lsn {
             return Ok(());
         }
-        let (tail_lsn, tail_len) = (end, (next - end) as usize);
+        let tail_lsn = end;
+        let tail_len = usize::try_from(next - end).unwrap_or(usize::MAX);
         if tail_len == 0 {
             return Ok(());
         }
@@ -260,14 +261,28 @@ impl Walk {
                 return None;
             }
             let candidates = bytes.len() - GROUP_HEADER_LEN + 1;
-            for at in (0..candidates).step_by(ALIGN as usize) {
+            for at in (0..candidates).step_by(ALIGN_LEN) {
                 if let Some(header) = GroupHeader::decode(&bytes[at..], lsn + at as u64, self.log) {
                     return Some(header);
                 }
             }
-            lsn += candidates.next_multiple_of(ALIGN as usize) as u64;
+            lsn += candidates.next_multiple_of(ALIGN_LEN) as u64;
         }
         None
+    }
+
+    /// Forgets what was read and goes back to the group boundary `lsn`; whether a group header verifies there now.
+    pub(crate) fn look_again(&mut self, lsn: u64, seq: u64) -> bool {
+        let back = |walk: &mut Self| {
+            walk.window.forget();
+            (walk.group, walk.record, walk.pos, walk.next_seq) = (None, None, lsn, seq);
+        };
+        let generation = (self.generation, self.seed);
+        back(self);
+        let whole = crate::tail::read_group(self).is_ok_and(|group| group.is_some());
+        back(self);
+        (self.generation, self.seed) = generation;
+        whole
     }
 
     /// Goes on at a group that [`find_group`](Walk::find_group) found behind damage.
@@ -363,6 +378,12 @@ impl Window {
         Window { store, limit, start: 0, bytes: Vec::new(), read_ahead: Self::READ_AHEAD_MIN }
     }
 
+    /// Drops what is in memory: the next look reads anew.
+    fn forget(&mut self) {
+        self.bytes.clear();
+        self.start = 0;
+    }
+
     /// The bytes from `offset`, at most `len`; fewer only at the limit or the end of the store.
     fn get(&mut self, offset: u64, len: usize) -> Result<&[u8], Unreadable> {
         if self.held(offset, len).is_none() {
@@ -388,8 +409,8 @@ impl Window {
         if held < min as u64 {
             return self.get(offset, max);
         }
-        let from = (offset - self.start) as usize;
-        let to = self.bytes.len().min(from + max);
+        let from = usize::try_from(offset - self.start).unwrap_or(self.bytes.len());
+        let to = self.bytes.len().min(from.saturating_add(max));
         Ok(&self.bytes[from..to])
     }
 
@@ -418,7 +439,8 @@ impl Window {
         let mut good = 0;
         while good < self.bytes.len() {
             let at = offset + good as u64;
-            let to_boundary = Self::SECTOR - (at % Self::SECTOR as u64) as usize;
+            let to_boundary =
+                usize::try_from(at.next_multiple_of(Self::SECTOR as u64).max(at + 1) - at).unwrap_or(Self::SECTOR);
             let end = (good + to_boundary).min(self.bytes.len());
             match self.store.read_at(at, &mut self.bytes[good..end]) {
                 Ok(0) => break,

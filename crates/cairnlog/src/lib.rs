@@ -25,3 +25,8 @@ pub use cairn_log::{
     Corruption, CorruptionKind, EndState, Error, ErrorKind, Failure, Follower, Inspection, Log, Lsn, OpenReport,
     Options, Reader, Record, RecordRef, Result, Retention, SegmentInfo, Seq, Start, Stats, Ticket, Verification,
 };
+
+/// The examples of the README, so that they compile.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

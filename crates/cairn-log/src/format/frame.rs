@@ -53,7 +53,7 @@ pub(crate) struct Frame<'a> {
 }
 
 /// Bytes a frame with this payload takes, padding to the alignment included.
-pub(crate) fn frame_len(payload_len: usize) -> usize {
+pub(crate) const fn frame_len(payload_len: usize) -> usize {
     (FRAME_HEADER_LEN + payload_len).next_multiple_of(8)
 }
 
@@ -114,4 +114,107 @@ pub(crate) fn read_frame(bytes: &[u8], lsn: u64, generation: Seed) -> Option<Fra
     }
     let end = FRAME_HEADER_LEN + raw.len.get() as usize;
     Some(Frame { kind, payload: &bytes[FRAME_HEADER_LEN..end] })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const LSN: u64 = 0x1234_5678;
+    const KINDS: [FrameKind; 4] = [FrameKind::Record, FrameKind::Index, FrameKind::Head, FrameKind::Cut];
+
+    fn seed() -> Seed {
+        Seed::of_generation(Uuid::from_u128(77), 3)
+    }
+
+    fn frame(kind: FrameKind, payload: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        push_frame(&mut bytes, kind, payload, LSN, seed());
+        bytes
+    }
+
+    #[test]
+    fn a_frame_is_laid_out_as_documented() {
+        let bytes = frame(FrameKind::Record, b"abcde");
+        assert_eq!(bytes.len(), 24);
+        assert_eq!(bytes[4..12], [5, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(bytes[12..], *b"abcde\0\0\0\0\0\0\0");
+        let covered = [&77u128.to_be_bytes()[..], &3u32.to_le_bytes(), &LSN.to_le_bytes(), &bytes[4..]].concat();
+        assert_eq!(bytes[..4], crc32c::crc32c(&covered).to_le_bytes());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found_padding_included() {
+        for payload in [&b""[..], b"x", b"four", b"a payload of some length"] {
+            let good = frame(FrameKind::Record, payload);
+            for bit in 0..good.len() * 8 {
+                let mut bytes = good.clone();
+                bytes[bit / 8] ^= 1 << (bit % 8);
+                assert!(read_frame(&bytes, LSN, seed()).is_none(), "bit {bit}");
+                // Whatever length it claims now, nothing at this place verifies.
+                if let Some(len) = peek_frame_len(&bytes, good.len() as u64) {
+                    assert!(len <= good.len() && read_frame(&bytes[..len], LSN, seed()).is_none());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_verifies_nowhere_else() {
+        let bytes = frame(FrameKind::Record, b"payload");
+        assert!(read_frame(&bytes, LSN, seed()).is_some());
+        assert!([0, LSN - 8, LSN + 8, LSN << 8, u64::MAX].iter().all(|lsn| read_frame(&bytes, *lsn, seed()).is_none()));
+        for (uuid, generation) in [(77, 2), (77, 4), (77, 0), (78, 3), (0, 3)] {
+            let other = Seed::of_generation(Uuid::from_u128(uuid), generation);
+            assert!(read_frame(&bytes, LSN, other).is_none());
+        }
+        let mut moved = bytes.clone();
+        assert_eq!(restamp_frame(&mut moved, LSN + 8, seed()), Some(bytes.len()));
+        assert_eq!(read_frame(&moved, LSN + 8, seed()).unwrap().payload, b"payload");
+    }
+
+    #[test]
+    fn zeros_and_impossible_lengths_are_no_frame() {
+        for len in [0, 11, 12, 16, 4096] {
+            assert!(read_frame(&vec![0; len], 0, seed()).is_none());
+            assert!(peek_frame_len(&vec![0; len], u64::MAX).is_none());
+        }
+        let mut bytes = frame(FrameKind::Record, b"x");
+        for len in [9u32, 1 << 20, 1 << 31, u32::MAX] {
+            bytes[4..8].copy_from_slice(&len.to_le_bytes());
+            assert!(peek_frame_len(&bytes, bytes.len() as u64).is_none(), "{len}");
+            assert!(restamp_frame(&mut bytes, LSN, seed()).is_none());
+        }
+        for len in 0..12 {
+            assert!(read_frame(&bytes[..len], LSN, seed()).is_none());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_pushed_is_read(payload: Vec<u8>, lsn: u64, generation: u32, uuid: u128, kind in 0..4usize, before: Vec<u8>) {
+            let seed = Seed::of_generation(Uuid::from_u128(uuid), generation);
+            let mut bytes = before.clone();
+            push_frame(&mut bytes, KINDS[kind], &payload, lsn, seed);
+            let bytes = &bytes[before.len()..];
+            prop_assert_eq!(bytes.len(), frame_len(payload.len()));
+            prop_assert_eq!(peek_frame_len(bytes, bytes.len() as u64), Some(bytes.len()));
+            prop_assert_eq!(peek_frame_len(bytes, bytes.len() as u64 - 1), None);
+            let frame = read_frame(bytes, lsn, seed).unwrap();
+            prop_assert_eq!(frame.kind, KINDS[kind]);
+            prop_assert_eq!(frame.payload, &payload[..]);
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_frame(mut bytes: Vec<u8>, lsn: u64, room: u64) {
+            if let Some(len) = peek_frame_len(&bytes, room) {
+                prop_assert!(len as u64 <= room && len >= FRAME_HEADER_LEN);
+            }
+            prop_assert!(read_frame(&bytes, lsn, seed()).is_none());
+            restamp_frame(&mut bytes, lsn, seed());
+        }
+    }
 }

@@ -140,3 +140,114 @@ impl GroupHeader {
         self.frames_end()?.checked_add(u64::from(self.padding))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use uuid::Uuid;
+
+    use super::*;
+
+    const KINDS: [GroupKind; 5] =
+        [GroupKind::Records, GroupKind::Mark, GroupKind::Seal, GroupKind::Head, GroupKind::Cut];
+
+    fn log() -> Seed {
+        Seed::of_log(Uuid::from_u128(5))
+    }
+
+    fn header() -> GroupHeader {
+        GroupHeader {
+            kind: GroupKind::Records,
+            padding: 16,
+            len: 4096,
+            generation: 2,
+            lsn: 1 << 33,
+            durable_lsn: (1 << 33) - 80,
+            first_seq: 900,
+        }
+    }
+
+    #[test]
+    fn a_header_is_laid_out_as_documented() {
+        let bytes = header().encode(log());
+        assert_eq!(bytes[4..12], [0xC7, 1, 2, 0, 0, 0x10, 0, 0]);
+        assert_eq!(bytes[12..16], 2u32.to_le_bytes());
+        assert_eq!(bytes[16..24], (1u64 << 33).to_le_bytes());
+        assert_eq!(bytes[24..32], ((1u64 << 33) - 80).to_le_bytes());
+        assert_eq!(bytes[32..40], 900u64.to_le_bytes());
+        let covered = [&5u128.to_be_bytes()[..], &bytes[4..]].concat();
+        assert_eq!(bytes[..4], crc32c::crc32c(&covered).to_le_bytes());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found() {
+        let good = header().encode(log());
+        for bit in 0..good.len() * 8 {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(GroupHeader::decode(&bytes, header().lsn, log()), None, "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_header_verifies_nowhere_else_and_zeros_never() {
+        let bytes = header().encode(log());
+        for lsn in [0, header().lsn - 8, header().lsn + 8, u64::MAX] {
+            assert_eq!(GroupHeader::decode(&bytes, lsn, log()), None);
+        }
+        assert_eq!(GroupHeader::decode(&bytes, header().lsn, Seed::of_log(Uuid::from_u128(6))), None);
+        for len in 0..GROUP_HEADER_LEN {
+            assert_eq!(GroupHeader::decode(&bytes[..len], header().lsn, log()), None);
+        }
+        assert_eq!(GroupHeader::decode(&[0; GROUP_HEADER_LEN], 0, log()), None);
+    }
+
+    /// The header with a right checksum, whatever it says.
+    fn signed(change: impl Fn(&mut [u8])) -> [u8; GROUP_HEADER_LEN] {
+        let mut bytes = header().encode(log());
+        change(&mut bytes);
+        let crc = crc32c::crc32c_append(log().0, &bytes[CRC_LEN..]);
+        bytes[..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    #[test]
+    fn impossible_values_are_refused_under_a_right_checksum() {
+        let lsn = header().lsn;
+        let refused = |bytes: [u8; GROUP_HEADER_LEN]| assert_eq!(GroupHeader::decode(&bytes, lsn, log()), None);
+        assert_eq!(GroupHeader::decode(&signed(|_| ()), lsn, log()), Some(header()));
+        [0, 6, 255].into_iter().for_each(|kind| refused(signed(|b| b[5] = kind)));
+        [0u32, 39, 41, 44]
+            .into_iter()
+            .for_each(|len| refused(signed(|b| b[8..12].copy_from_slice(&len.to_le_bytes()))));
+        refused(signed(|b| b[24..32].copy_from_slice(&(lsn + 8).to_le_bytes())));
+        let at_the_end = signed(|b| b[16..24].copy_from_slice(&(u64::MAX - 7).to_le_bytes()));
+        assert_eq!(GroupHeader::decode(&at_the_end, u64::MAX - 7, log()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(
+            kind in 0..5usize, padding: u16, len in 5u32..1 << 28, generation: u32, lsn in 0..1u64 << 63, below: u64, first_seq: u64,
+        ) {
+            let header = GroupHeader {
+                kind: KINDS[kind],
+                padding: u32::from(padding) * 8,
+                len: len * 8,
+                generation,
+                lsn,
+                durable_lsn: lsn.saturating_sub(below),
+                first_seq,
+            };
+            let bytes = header.encode(log());
+            prop_assert_eq!(GroupHeader::decode(&bytes, lsn, log()), Some(header));
+            let next = header.next_lsn().unwrap();
+            prop_assert_eq!(next, lsn + u64::from(header.len) + u64::from(header.padding));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_header(bytes: Vec<u8>, lsn: u64) {
+            prop_assert_eq!(GroupHeader::decode(&bytes, lsn, log()), None);
+        }
+    }
+}

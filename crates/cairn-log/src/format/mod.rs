@@ -24,7 +24,17 @@ pub(crate) use superblock::{
 use uuid::Uuid;
 
 /// Everything in a segment starts at a multiple of this many bytes.
-pub(crate) const ALIGN: u64 = 8;
+pub(crate) const ALIGN: u64 = ALIGN_LEN as u64;
+/// The same as a length in memory.
+pub(crate) const ALIGN_LEN: usize = 8;
+
+/// Positions are below this, so that adding the length of a file to one never overflows.
+const LSN_LIMIT: u64 = 1 << 63;
+
+/// Whether a record with this number can start at this position: every record before it takes 16 bytes or more.
+fn is_place(lsn: u64, seq: u64) -> bool {
+    lsn < LSN_LIMIT && seq <= lsn
+}
 
 /// Who a frame belongs to: its checksum starts from this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What the bookkeeping frames hold: the sparse index and trailer of a sealed segment, and the positions that cuts name.
 
-use super::{FRAME_HEADER_LEN, GROUP_HEADER_LEN, frame_len};
+use super::{GROUP_HEADER_LEN, frame_len, is_place};
 
 /// Bytes of the trailer that ends a sealed segment's file.
 pub(crate) const TRAILER_LEN: usize = 16;
@@ -38,7 +38,7 @@ pub(crate) fn decode_index(payload: &[u8]) -> Option<Vec<IndexEntry>> {
 pub(crate) fn seal_len(entries: usize) -> usize {
     GROUP_HEADER_LEN + frame_len(entries * ENTRY_LEN) + TRAILER_LEN
 }
-const _: () = assert!((FRAME_HEADER_LEN + ENTRY_LEN).next_multiple_of(8) % 8 == 0 && TRAILER_LEN.is_multiple_of(8));
+const _: () = assert!(TRAILER_LEN.is_multiple_of(super::ALIGN_LEN));
 
 /// The last bytes of a sealed file: how long the seal group is, so that it is found from the end.
 pub(crate) fn encode_trailer(seal_len: u32) -> [u8; TRAILER_LEN] {
@@ -78,6 +78,74 @@ impl HeadMark {
     pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let uuid = payload.get(16..Self::LEN)?.try_into().ok()?;
         (payload.len() == Self::LEN).then_some(())?;
-        Some(HeadMark { lsn: u64_at(payload, 0)?, seq: u64_at(payload, 8)?, uuid })
+        let mark = HeadMark { lsn: u64_at(payload, 0)?, seq: u64_at(payload, 8)?, uuid };
+        is_place(mark.lsn, mark.seq).then_some(mark)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_trailer_is_found_only_whole() {
+        let good = encode_trailer(0x0001_0203);
+        assert_eq!(good, *b"CAIRNEND\x03\x02\x01\x00\xfc\xfd\xfe\xff");
+        assert_eq!(decode_trailer(&good), Some(0x0001_0203));
+        for bit in 0..TRAILER_LEN * 8 {
+            let mut bytes = good;
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(decode_trailer(&bytes), None, "bit {bit}");
+        }
+        assert_eq!(decode_trailer(&[0; TRAILER_LEN]), None);
+    }
+
+    #[test]
+    fn an_index_rises() {
+        let entry = |first_seq, lsn| IndexEntry { first_seq, lsn };
+        let good = [entry(0, 0), entry(5, 70_000), entry(5, 140_000), entry(9, 210_000)];
+        assert_eq!(decode_index(&encode_index(&good)).unwrap(), good);
+        assert_eq!(decode_index(&[]).unwrap(), []);
+        for bad in [[entry(0, 8), entry(1, 8)], [entry(0, 8), entry(1, 0)], [entry(2, 0), entry(1, 8)]] {
+            assert!(decode_index(&encode_index(&bad)).is_none(), "{bad:?}");
+        }
+        for len in 1..ENTRY_LEN {
+            assert!(decode_index(&encode_index(&good)[..len]).is_none());
+        }
+    }
+
+    #[test]
+    fn a_mark_names_a_possible_place() {
+        let good = HeadMark { lsn: 4000, seq: 17, uuid: [9; 16] };
+        let bytes = good.encode();
+        assert_eq!(bytes, *[&4000u64.to_le_bytes()[..], &17u64.to_le_bytes(), &[9; 16]].concat());
+        assert_eq!(HeadMark::decode(&bytes), Some(good));
+        for len in 0..HeadMark::LEN {
+            assert_eq!(HeadMark::decode(&bytes[..len]), None);
+        }
+        assert_eq!(HeadMark::decode(&[&bytes[..], &[0]].concat()), None);
+        for (lsn, seq) in [(8, 9), (0, 1), (1 << 63, 0), (u64::MAX, u64::MAX)] {
+            assert_eq!(HeadMark::decode(&HeadMark { lsn, seq, ..good }.encode()), None, "{lsn} {seq}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn trailers_and_marks_round_trip(len: u32, lsn in 0..1u64 << 63, seq: u64, uuid: [u8; 16]) {
+            prop_assert_eq!(decode_trailer(&encode_trailer(len)), Some(len));
+            let mark = HeadMark { lsn, seq: seq.min(lsn), uuid };
+            prop_assert_eq!(HeadMark::decode(&mark.encode()), Some(mark));
+        }
+
+        #[test]
+        fn arbitrary_bytes_decode_within_bounds(bytes: Vec<u8>, trailer: [u8; TRAILER_LEN]) {
+            if let Some(entries) = decode_index(&bytes) {
+                prop_assert_eq!(entries.len() * ENTRY_LEN, bytes.len());
+            }
+            prop_assert_eq!(decode_trailer(&trailer), None);
+            HeadMark::decode(&bytes);
+        }
     }
 }

@@ -4,6 +4,8 @@ use uuid::Uuid;
 use zerocopy::little_endian::{U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
+use super::{ALIGN, is_place};
+
 /// Bytes of the superblock, its zero padding included.
 pub(crate) const SUPERBLOCK_LEN: usize = 4096;
 /// File offset of the segment's first group.
@@ -105,7 +107,9 @@ impl Superblock {
             // A flipped bit in the version is damage, not a newer program.
             return Err(if sound { SuperblockError::Version(raw.version.get()) } else { SuperblockError::Damaged });
         }
-        if !sound {
+        let positions = [(raw.base_lsn, raw.base_seq), (raw.head_lsn, raw.head_seq)];
+        let possible = positions.iter().all(|(lsn, seq)| is_place(lsn.get(), seq.get()));
+        if !sound || !possible || !raw.base_lsn.get().is_multiple_of(ALIGN) {
             return Err(SuperblockError::Damaged);
         }
         Ok(Superblock {
@@ -141,4 +145,144 @@ pub(crate) fn parse_segment_name(name: &str) -> Option<(u64, u32)> {
         return None;
     }
     Some((base.parse().ok()?, generation.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn superblock() -> Superblock {
+        Superblock {
+            uuid: Uuid::from_u128(0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10),
+            generation: 3,
+            base_lsn: 0x1000,
+            base_seq: 0x20,
+            head_lsn: 0x0800,
+            head_seq: 0x10,
+            segment_size: 64 << 20,
+            created_unix_ns: 1_700_000_000_000_000_000,
+        }
+    }
+
+    fn signed(change: impl Fn(&mut [u8])) -> Box<[u8; SUPERBLOCK_LEN]> {
+        let mut block = superblock().encode();
+        change(&mut block[..]);
+        let crc = checksum(&block[..]);
+        block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+        block
+    }
+
+    #[test]
+    fn a_superblock_is_laid_out_as_documented() {
+        let block = superblock().encode();
+        assert_eq!(block[..12], *b"CAIRNLOG\x01\0\0\0");
+        assert_eq!(block[16..32], 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10u128.to_be_bytes());
+        assert_eq!(block[32..40], [3, 0, 0, 0, 0, 0, 0, 0]);
+        let words = [0x1000u64, 0x20, 0x0800, 0x10, 64 << 20, 1_700_000_000_000_000_000];
+        assert_eq!(block[40..88], *words.map(u64::to_le_bytes).concat());
+        assert!(block[88..].iter().all(|b| *b == 0));
+        let mut blank = block.clone();
+        blank[12..16].fill(0);
+        assert_eq!(block[12..16], crc32c::crc32c(&blank[..]).to_le_bytes());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_found_padding_included() {
+        let good = superblock().encode();
+        assert_eq!(Superblock::decode(&good[..]), Ok(superblock()));
+        let mut block = good.clone();
+        for bit in 0..SUPERBLOCK_LEN * 8 {
+            block[bit / 8] ^= 1 << (bit % 8);
+            let expected = if bit < 64 { SuperblockError::Foreign } else { SuperblockError::Damaged };
+            assert_eq!(Superblock::decode(&block[..]), Err(expected), "bit {bit}");
+            block[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn a_short_block_is_foreign_or_damaged() {
+        let good = superblock().encode();
+        for len in 0..SUPERBLOCK_LEN {
+            let expected = if len < 8 { SuperblockError::Foreign } else { SuperblockError::Damaged };
+            assert_eq!(Superblock::decode(&good[..len]), Err(expected));
+        }
+        assert_eq!(Superblock::decode(&[0; SUPERBLOCK_LEN]), Err(SuperblockError::Foreign));
+    }
+
+    #[test]
+    fn another_version_is_told_from_damage_by_the_checksum() {
+        for version in [0u32, 2, 256, u32::MAX] {
+            let block = signed(|b| b[8..12].copy_from_slice(&version.to_le_bytes()));
+            assert_eq!(Superblock::decode(&block[..]), Err(SuperblockError::Version(version)));
+        }
+    }
+
+    #[test]
+    fn impossible_positions_are_refused_under_a_right_checksum() {
+        assert_eq!(Superblock::decode(&signed(|_| ())[..]), Ok(superblock()));
+        for (at, value) in [(40, 0x1004), (40, 1 << 63), (40, u64::MAX), (48, 0x1001), (56, 1 << 63), (72 - 8, 0x0801)]
+        {
+            let block = signed(|b| b[at..at + 8].copy_from_slice(&u64::to_le_bytes(value)));
+            assert_eq!(Superblock::decode(&block[..]), Err(SuperblockError::Damaged), "{value:#x} at {at}");
+        }
+    }
+
+    #[test]
+    fn a_segment_name_is_exact() {
+        let name = segment_name(4096, 7);
+        assert_eq!(name, "00000000000000004096-0000000007.cairn");
+        assert_eq!(parse_segment_name(&name), Some((4096, 7)));
+        assert_eq!(parse_segment_name(&segment_name(u64::MAX, u32::MAX)), Some((u64::MAX, u32::MAX)));
+        for bad in [
+            "",
+            ".cairn",
+            "-.cairn",
+            "00000000000000004096-0000000007",
+            "00000000000000004096-0000000007.cairn.tmp",
+            "0000000000000004096-0000000007.cairn",
+            "000000000000000004096-0000000007.cairn",
+            "+0000000000000004096-0000000007.cairn",
+            "00000000000000004096-000000000x.cairn",
+            "00000000000000004096_0000000007.cairn",
+            "00000000000000004096-0000000007-0.cairn",
+            "00000000000000004096-0000000007.CAIRN",
+            "99999999999999999999-0000000007.cairn",
+            "00000000000000004096-4294967296.cairn",
+            "\u{0660}0000000000000000000-0000000007.cairn",
+        ] {
+            assert_eq!(parse_segment_name(bad), None, "{bad}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_encoded_is_decoded(
+            uuid: u128, generation: u32, base in 0..1u64 << 60, head_lsn in 0..1u64 << 63, seqs: (u64, u64), segment_size: u64, created_unix_ns: u64,
+        ) {
+            let base_lsn = base * 8;
+            let superblock = Superblock {
+                uuid: Uuid::from_u128(uuid),
+                generation,
+                base_lsn,
+                base_seq: seqs.0.min(base_lsn),
+                head_lsn,
+                head_seq: seqs.1.min(head_lsn),
+                segment_size,
+                created_unix_ns,
+            };
+            prop_assert_eq!(Superblock::decode(&superblock.encode()[..]), Ok(superblock));
+            prop_assert_eq!(parse_segment_name(&segment_name(base_lsn, generation)), Some((base_lsn, generation)));
+        }
+
+        #[test]
+        fn arbitrary_bytes_are_no_superblock(mut block in prop::collection::vec(any::<u8>(), 0..5000), magic: bool, name: String) {
+            if magic && block.len() > 8 {
+                block[..8].copy_from_slice(&MAGIC);
+            }
+            prop_assert!(Superblock::decode(&block).is_err());
+            prop_assert_eq!(parse_segment_name(&name), None);
+        }
+    }
 }

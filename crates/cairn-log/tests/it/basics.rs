@@ -24,7 +24,7 @@ fn records_are_read_in_order_across_segments_and_reopening() {
         for n in round * 500..(round + 1) * 500 {
             log.append(&numbered(n)).unwrap();
             expected.push(numbered(n));
-            if n % 50 == 0 {
+            if n.is_multiple_of(50) {
                 log.sync().unwrap();
             }
         }

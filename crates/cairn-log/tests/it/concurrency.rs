@@ -366,7 +366,7 @@ fn truncations_and_appends_of_other_threads_exclude_each_other() {
                 let mut n = 0u64;
                 while !stop.load(Ordering::Relaxed) {
                     log.append_batch([[t.to_le_bytes(), n.to_le_bytes()].concat(), vec![0; 40]]).unwrap();
-                    if n % 5 == 0 {
+                    if n.is_multiple_of(5) {
                         log.sync().unwrap();
                     }
                     n += 1;

@@ -12,12 +12,12 @@ use cairn_sim::{CrashExplorer, CrashState, MetadataOrder, SimFs, SimOptions, Tor
 
 use crate::model::{Driver, Home, check_goes_on, check_state};
 
-pub fn tiny() -> Options {
+pub(crate) fn tiny() -> Options {
     Log::options().segment_size(8 << 10).buffer_size(4 << 10)
 }
 
 /// Appends, batches, rotation, both truncations, clean and unclean ends, failed barriers: seeded, so that every run is another mix.
-pub fn workload(driver: &mut Driver, seed: u64, steps: usize) -> cairn_log::Result<()> {
+pub(crate) fn workload(driver: &mut Driver, seed: u64, steps: usize) -> cairn_log::Result<()> {
     let mut dice = Dice(seed);
     driver.open()?;
     for _ in 0..steps {
@@ -47,10 +47,10 @@ pub fn workload(driver: &mut Driver, seed: u64, steps: usize) -> cairn_log::Resu
 }
 
 /// A small generator of numbers, so that a seed means the same for ever.
-pub struct Dice(pub u64);
+pub(crate) struct Dice(pub u64);
 
 impl Dice {
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         ((self.0 >> 33) % bound as u64) as usize
     }
@@ -58,9 +58,9 @@ impl Dice {
 
 /// What was visited, each disk once however it came about.
 #[derive(Default)]
-pub struct Visited {
-    pub distinct: HashSet<u64>,
-    pub states: u64,
+pub(crate) struct Visited {
+    pub(crate) distinct: HashSet<u64>,
+    pub(crate) states: u64,
 }
 
 impl Visited {
@@ -72,7 +72,7 @@ impl Visited {
 }
 
 /// Visits what power cuts could have left of a workload that a driver ran.
-pub fn explore(
+pub(crate) fn explore(
     driver: &Driver,
     label: String,
     torn: Torn,
@@ -89,10 +89,10 @@ pub fn explore(
         let nth = visited.visit(state);
         let sim = state.fs();
         let found = check_state(driver, state.point(), &sim)?;
-        if nth % 64 == 0 {
+        if nth.is_multiple_of(64) {
             explore_recovery(driver, state.point(), &sim, 2, visited)?;
         }
-        if nth % 16 == 0 {
+        if nth.is_multiple_of(16) {
             check_goes_on(driver, &found, &sim)?;
         }
         Ok::<(), String>(())
@@ -109,13 +109,13 @@ fn explore_recovery(
     visited: &mut Visited,
 ) -> Result<(), String> {
     let explorer = CrashExplorer::new(sim.trace()).label("nested").exhaustive_limit(16).samples_per_point(8);
-    let mut nth = 0;
+    let mut nth = 0u64;
     let report = explorer.for_each(|state| {
         nth += 1;
         visited.visit(state);
         let sim = state.fs();
         check_state(driver, point, &sim).map_err(|e| format!("crash in recovery: {e}"))?;
-        if depth > 1 && nth % 16 == 0 {
+        if depth > 1 && nth.is_multiple_of(16) {
             explore_recovery(driver, point, &sim, depth - 1, visited)?;
         }
         Ok::<(), String>(())
@@ -124,7 +124,7 @@ fn explore_recovery(
 }
 
 /// A workload with this seed, run to its end.
-pub fn run(seed: u64, options: Options, steps: usize) -> Driver {
+pub(crate) fn run(seed: u64, options: Options, steps: usize) -> Driver {
     run_in(Home::Directory, seed, options, steps)
 }
 
@@ -147,12 +147,13 @@ fn no_power_cut_takes_back_what_was_acknowledged() {
             scope.spawn(|| {
                 while distinct.lock().unwrap().len() < wanted {
                     let seed = next_seed.fetch_add(1, Ordering::Relaxed);
-                    let order = if seed % 4 == 0 { MetadataOrder::Ordered } else { MetadataOrder::Free };
+                    let order = if seed.is_multiple_of(4) { MetadataOrder::Ordered } else { MetadataOrder::Free };
                     let mut visited = Visited::default();
                     // Every fifth workload runs on a store instead of a directory.
-                    let home = if seed % 5 == 0 { Home::Store } else { Home::Directory };
+                    let home = if seed.is_multiple_of(5) { Home::Store } else { Home::Directory };
                     // A store cannot tell its own creation, torn inside a sector, from a foreign file, and refuses it.
-                    let torn = if seed % 3 == 0 && home == Home::Directory { Torn::Garbage } else { Torn::Versions };
+                    let torn =
+                        if seed.is_multiple_of(3) && home == Home::Directory { Torn::Garbage } else { Torn::Versions };
                     explore(&run_in(home, seed, tiny(), 60), format!("crash-{seed}"), torn, order, &mut visited)
                         .unwrap();
                     distinct.lock().unwrap().extend(visited.distinct);
@@ -171,7 +172,7 @@ fn no_power_cut_takes_back_what_was_acknowledged() {
 
 /// Runs a workload until the process dies at system call `at`, and has a successor acknowledge a record; says since when that one
 /// runs. `None` when the workload is over before.
-pub fn killed(seed: u64, at: usize, options: Options) -> Option<(Driver, usize)> {
+pub(crate) fn killed(seed: u64, at: usize, options: Options) -> Option<(Driver, usize)> {
     let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), options);
     driver.sim.kill_at(at);
     if workload(&mut driver, seed, 40).is_ok() && !driver.sim.is_dead() {

@@ -1,8 +1,19 @@
 //! The log, from outside.
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "tests say what they found"
+)]
 
 mod basics;
 mod concurrency;
 mod crash;
+mod damage;
 mod faults;
+mod golden;
+mod hostile;
+mod inspection;
+mod kills;
 mod model;
 mod mutations;

@@ -14,20 +14,20 @@ use cairn_sim::{FaultPlan, SimFs};
 
 /// What callers know of the log at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Model {
+pub(crate) struct Model {
     /// Number of the oldest record.
-    pub head: u64,
+    pub(crate) head: u64,
     /// Records below this number are acknowledged.
-    pub acknowledged: u64,
+    pub(crate) acknowledged: u64,
     /// Payloads by number, appended ones included; `None` below the head.
-    pub records: Vec<Option<Arc<[u8]>>>,
+    pub(crate) records: Vec<Option<Arc<[u8]>>>,
     /// For each record the number of the first record of its batch, and one past the last.
-    pub batches: Vec<(u64, u64)>,
+    pub(crate) batches: Vec<(u64, u64)>,
 }
 
 impl Model {
     /// Whether `found` (number of the first record, payloads) is a log these callers can live with.
-    pub fn accepts(&self, first: u64, found: &[Vec<u8>]) -> Result<(), String> {
+    pub(crate) fn accepts(&self, first: u64, found: &[Vec<u8>]) -> Result<(), String> {
         let end = first + found.len() as u64;
         if found.is_empty() {
             return match self.acknowledged <= self.head {
@@ -58,14 +58,14 @@ impl Model {
 
 /// The promises as they stood after each system call.
 #[derive(Clone, Debug, Default)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     /// For each call: how many system calls had been made when it returned, and the model then; two of them when it failed
     /// without saying which.
     entries: Vec<(usize, Vec<Model>)>,
 }
 
 impl Timeline {
-    pub fn note(&mut self, op_count: usize, models: Vec<Model>) {
+    pub(crate) fn note(&mut self, op_count: usize, models: Vec<Model>) {
         // Calls that made no system call change only what may, not what must be found.
         if self.entries.last().is_some_and(|(at, _)| *at == op_count) {
             self.entries.pop();
@@ -74,7 +74,7 @@ impl Timeline {
     }
 
     /// Whether the contents are right after a crash at `point`.
-    pub fn accepts(&self, point: usize, first: u64, found: &[Vec<u8>]) -> Result<(), String> {
+    pub(crate) fn accepts(&self, point: usize, first: u64, found: &[Vec<u8>]) -> Result<(), String> {
         let returned = self.entries.partition_point(|(at, _)| *at <= point);
         let mut why = Vec::new();
         let possible = &self.entries[returned.saturating_sub(1)..(returned + 1).min(self.entries.len())];
@@ -89,7 +89,7 @@ impl Timeline {
 }
 
 /// Number of the first record, and all payloads.
-pub fn contents(log: &Log) -> Result<(u64, Vec<Vec<u8>>), String> {
+pub(crate) fn contents(log: &Log) -> Result<(u64, Vec<Vec<u8>>), String> {
     let mut first = None;
     let mut found = Vec::new();
     let mut reader = log.reader(Lsn::START).map_err(|e| format!("reader: {e}"))?;
@@ -105,7 +105,7 @@ pub fn contents(log: &Log) -> Result<(u64, Vec<Vec<u8>>), String> {
 
 /// Where the log under test lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Home {
+pub(crate) enum Home {
     /// In a directory of segments.
     Directory,
     /// In a single file, through the store seam.
@@ -113,7 +113,7 @@ pub enum Home {
 }
 
 impl Home {
-    pub fn open(self, sim: &SimFs, options: &Options) -> cairn_log::Result<Log> {
+    pub(crate) fn open(self, sim: &SimFs, options: &Options) -> cairn_log::Result<Log> {
         let options = options.clone().fs(Arc::new(sim.clone()));
         match self {
             Home::Directory => options.open(DIR),
@@ -131,29 +131,29 @@ impl Home {
 }
 
 /// Runs a workload and keeps the books.
-pub struct Driver {
-    pub sim: SimFs,
-    pub home: Home,
-    pub options: Options,
-    pub log: Option<Log>,
-    pub model: Model,
+pub(crate) struct Driver {
+    pub(crate) sim: SimFs,
+    pub(crate) home: Home,
+    pub(crate) options: Options,
+    pub(crate) log: Option<Log>,
+    pub(crate) model: Model,
     /// What the log may be instead, after a call that failed without saying.
-    pub other: Option<Model>,
-    pub timeline: Timeline,
+    pub(crate) other: Option<Model>,
+    pub(crate) timeline: Timeline,
     lsns: Vec<Lsn>,
     counter: u64,
     /// In force whenever the log is not being checked.
-    pub faults: FaultPlan,
+    pub(crate) faults: FaultPlan,
     /// Whether the plan ends with the first fault.
-    pub once: bool,
+    pub(crate) once: bool,
 }
 
-pub const DIR: &str = "/log";
+pub(crate) const DIR: &str = "/log";
 const STORE: &str = "/store";
 
 impl Driver {
     /// On a fresh machine; the log is not open yet.
-    pub fn new(sim: SimFs, options: Options) -> Self {
+    pub(crate) fn new(sim: SimFs, options: Options) -> Self {
         let mut timeline = Timeline::default();
         timeline.note(0, vec![Model::default()]);
         Driver {
@@ -171,11 +171,11 @@ impl Driver {
         }
     }
 
-    pub fn log(&self) -> &Log {
+    pub(crate) fn log(&self) -> &Log {
         self.log.as_ref().expect("the log is open")
     }
 
-    pub fn noted(&mut self) {
+    pub(crate) fn noted(&mut self) {
         let models = std::iter::once(self.model.clone()).chain(self.other.clone()).collect();
         self.timeline.note(self.sim.op_count(), models);
     }
@@ -189,7 +189,7 @@ impl Driver {
     }
 
     /// Opens the log; what it shows then is durable, and known.
-    pub fn open(&mut self) -> cairn_log::Result<()> {
+    pub(crate) fn open(&mut self) -> cairn_log::Result<()> {
         let log = match self.home.open(&self.sim, &self.options) {
             Ok(log) => log,
             Err(error) => {
@@ -223,14 +223,14 @@ impl Driver {
         Ok(())
     }
 
-    pub fn append(&mut self, len: usize) -> cairn_log::Result<()> {
+    pub(crate) fn append(&mut self, len: usize) -> cairn_log::Result<()> {
         let payload = self.payload(len);
-        self.promise(&[payload.clone()]);
+        self.promise(std::slice::from_ref(&payload));
         let lsn = self.log().append(&payload);
         self.settle(1, lsn.map(|lsn| vec![lsn]))
     }
 
-    pub fn batch(&mut self, lens: &[usize]) -> cairn_log::Result<()> {
+    pub(crate) fn batch(&mut self, lens: &[usize]) -> cairn_log::Result<()> {
         let payloads: Vec<_> = lens.iter().map(|len| self.payload(*len)).collect();
         self.promise(&payloads);
         let range = self.log().append_batch(&payloads);
@@ -257,7 +257,7 @@ impl Driver {
     }
 
     /// Enters a record that was appended beside the books.
-    pub fn adopt(&mut self, payload: &[u8], lsn: Lsn) {
+    pub(crate) fn adopt(&mut self, payload: &[u8], lsn: Lsn) {
         self.promise(&[payload.to_vec()]);
         self.lsns.push(lsn);
         self.noted();
@@ -282,7 +282,7 @@ impl Driver {
         }
     }
 
-    pub fn sync(&mut self) -> cairn_log::Result<()> {
+    pub(crate) fn sync(&mut self) -> cairn_log::Result<()> {
         let before = self.model.clone();
         let result = self.log().sync();
         if result.is_ok() {
@@ -292,14 +292,14 @@ impl Driver {
         result
     }
 
-    pub fn flush(&mut self) -> cairn_log::Result<()> {
+    pub(crate) fn flush(&mut self) -> cairn_log::Result<()> {
         let result = self.log().flush();
         self.noted();
         result
     }
 
     /// Syncs up to a record in the middle of what is not acknowledged yet.
-    pub fn sync_to(&mut self, seq: u64) -> cairn_log::Result<()> {
+    pub(crate) fn sync_to(&mut self, seq: u64) -> cairn_log::Result<()> {
         let result = self.log().sync_to(self.lsns[seq as usize]);
         if result.is_ok() {
             self.model.acknowledged = self.model.acknowledged.max(seq + 1);
@@ -308,7 +308,7 @@ impl Driver {
         result
     }
 
-    pub fn truncate_before(&mut self, seq: u64) -> cairn_log::Result<()> {
+    pub(crate) fn truncate_before(&mut self, seq: u64) -> cairn_log::Result<()> {
         let result = self.log().truncate_before(self.lsns[seq as usize]);
         let after = Model { head: self.model.head.max(seq), ..self.model.clone() };
         self.decide(&result, after);
@@ -316,7 +316,7 @@ impl Driver {
         result
     }
 
-    pub fn truncate_after(&mut self, seq: u64) -> cairn_log::Result<()> {
+    pub(crate) fn truncate_after(&mut self, seq: u64) -> cairn_log::Result<()> {
         let result = self.log().truncate_after(self.lsns[seq as usize]);
         let mut after = self.model.clone();
         let kept = seq as usize + 1;
@@ -346,7 +346,7 @@ impl Driver {
         }
     }
 
-    pub fn close(&mut self) -> cairn_log::Result<()> {
+    pub(crate) fn close(&mut self) -> cairn_log::Result<()> {
         let result = self.log.take().expect("the log is open").close();
         if result.is_ok() {
             self.model.acknowledged = self.model.records.len() as u64;
@@ -356,7 +356,7 @@ impl Driver {
     }
 
     /// The process dies, and another one is started on the same machine.
-    pub fn die(&mut self) {
+    pub(crate) fn die(&mut self) {
         self.sim.kill();
         self.log = None;
         self.sim = self.sim.restart();
@@ -372,12 +372,12 @@ impl Driver {
     }
 
     /// Ends all faults.
-    pub fn disarm(&mut self) {
+    pub(crate) fn disarm(&mut self) {
         self.faults = FaultPlan::new();
         self.sim.set_faults(FaultPlan::new());
     }
 
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.model.records.len() as u64
     }
 }
@@ -388,7 +388,7 @@ fn lsn_after(lsn: u64, payload_len: usize) -> u64 {
 }
 
 /// Opens what a crash left and compares it with the promises; then goes on with it.
-pub fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<Vec<Vec<u8>>, String> {
+pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<Vec<Vec<u8>>, String> {
     let log = driver.home.open(sim, &driver.options).map_err(|e| format!("does not open: {}", chain(&e)))?;
     let (first, found) = contents(&log)?;
     driver.timeline.accepts(point, first, &found)?;
@@ -397,7 +397,7 @@ pub fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<Vec<Vec
 }
 
 /// What a recovered log must be able to do: take a record durably, and be opened again with it.
-pub fn check_goes_on(driver: &Driver, before: &[Vec<u8>], sim: &SimFs) -> Result<(), String> {
+pub(crate) fn check_goes_on(driver: &Driver, before: &[Vec<u8>], sim: &SimFs) -> Result<(), String> {
     let open = || driver.home.open(sim, &driver.options).map_err(|e| format!("does not open again: {}", chain(&e)));
     let log = open()?;
     let lsn = log.commit(b"one more").map_err(|e| format!("does not go on: {}", chain(&e)))?;
@@ -422,7 +422,7 @@ pub fn check_goes_on(driver: &Driver, before: &[Vec<u8>], sim: &SimFs) -> Result
 }
 
 /// An error with its causes in one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -1,0 +1,67 @@
+//! The `cairn` command: append to, read, inspect, verify and truncate durable logs.
+//!
+//! One module per command; [`report`] decides what is said and with which exit code, [`input`] turns standard input into records.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+mod append;
+mod cat;
+mod info;
+mod input;
+mod look;
+mod problem;
+mod progress;
+mod report;
+mod signals;
+mod sink;
+mod truncate;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Keeps records in durable logs: what was acknowledged survives a killed process, a power cut and a failed disk flush.
+#[derive(Debug, Parser)]
+#[command(name = "cairn", version, arg_required_else_help = true, after_help = EXAMPLES, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  seq 1 1000000 | cairn append ./demo-log     append a million records
+  cairn cat ./demo-log | tail -1              read them back
+  cairn info ./demo-log                       what is in the log
+  cairn verify ./demo-log                     check every byte
+
+Exit codes:
+  0  done; intact
+  1  failed: see the message
+  2  wrong usage
+  3  torn tail: the log ends in an unfinished write; nothing acknowledged is lost
+  4  corruption: damaged, missing, foreign or too new segments";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Append(append::Args),
+    Cat(cat::Args),
+    Info(info::Args),
+    Verify(verify::Args),
+    Truncate(truncate::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return report::usage(&error),
+    };
+    let (name, outcome) = match cli.command {
+        Command::Append(args) => ("append", append::run(args)),
+        Command::Cat(args) => ("cat", cat::run(args)),
+        Command::Info(args) => ("info", info::run(&args)),
+        Command::Verify(args) => ("verify", verify::run(&args)),
+        Command::Truncate(args) => ("truncate", truncate::run(&args)),
+    };
+    report::exit(name, outcome)
+}

@@ -1,0 +1,165 @@
+//! After a failed barrier nothing is written and no barrier says Ok, for whomever it was.
+//!
+//! guards: L02, L08, L51, L52
+
+use std::error::Error as _;
+use std::io::{self, IoSlice};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use cairn_io::{File, FileStore, Fs, NativeFs, SegmentedOptions, Store};
+
+use crate::watched::WatchedFs;
+
+#[track_caller]
+fn expect_stopped(store: &dyn Store) {
+    let refused = [
+        store.sync(),
+        store.write_at(0, b"x"),
+        store.write_durable(0, &[IoSlice::new(b"x")]),
+        store.truncate(0),
+        store.preallocate(0, 1),
+        store.sync(),
+    ];
+    for (i, result) in refused.into_iter().enumerate() {
+        let e = result.expect_err(&format!("call {i} said Ok"));
+        let first = e.source().expect("the first failure is the source").to_string();
+        assert!(first.contains("injected"), "call {i}: {first}");
+    }
+    let mut found = [0; 3];
+    assert_eq!(store.read_at(0, &mut found).unwrap(), 3, "reading goes on");
+    assert_eq!(&found, b"abc");
+}
+
+#[test]
+fn file_store_latches_the_first_failed_barrier() {
+    let (fs, dir) = (WatchedFs::default(), tempfile::tempdir().unwrap());
+    let store = FileStore::open(&fs, &dir.path().join("data")).unwrap();
+    store.write_durable(0, &[IoSlice::new(b"abc")]).unwrap();
+    store.write_at(0, b"abc").unwrap();
+    fs.fail_at(0);
+    store.sync().unwrap_err();
+    assert_eq!(fs.failed(), Some("sync_data"));
+    expect_stopped(&store);
+}
+
+#[test]
+fn segmented_store_latches_the_first_failed_barrier() {
+    // 1: the sync; 2: the barrier that fills a segment before the next one appears; 3: the directory's, after a removal.
+    for case in 1..=3 {
+        let (fs, dir) = (WatchedFs::default(), tempfile::tempdir().unwrap());
+        let options = SegmentedOptions::new().segment_size_bytes(4096);
+        let store = options.open(Arc::new(fs.clone()), dir.path()).unwrap();
+        store.write_durable(0, &[IoSlice::new(b"abc"), IoSlice::new(&[1; 9000])]).unwrap();
+        let failed = match case {
+            1 => {
+                store.write_at(0, b"abc").unwrap();
+                fs.fail_at(0);
+                store.sync()
+            }
+            2 => {
+                fs.fail_at(1);
+                store.write_at(20_000, b"x")
+            }
+            _ => {
+                fs.fail_at(1);
+                store.truncate(5)
+            }
+        };
+        failed.unwrap_err();
+        assert!(fs.failed().unwrap().starts_with("sync"), "{case}: {:?}", fs.failed());
+        expect_stopped(&store);
+    }
+}
+
+#[test]
+fn a_failed_write_alone_stops_nothing() {
+    let (fs, dir) = (WatchedFs::default(), tempfile::tempdir().unwrap());
+    let store = FileStore::open(&fs, &dir.path().join("data")).unwrap();
+    store.write_at(0, b"abc").unwrap();
+    fs.fail_at(0);
+    store.write_at(3, b"def").unwrap_err();
+    store.sync().unwrap();
+    store.write_durable(3, &[IoSlice::new(b"def")]).unwrap();
+    fs.expect_synced();
+}
+
+/// As Linux does it: each failure is reported once, to whichever barrier comes first.
+#[derive(Debug)]
+struct ReportsOnce {
+    inner: Arc<dyn File>,
+    barriers: AtomicU64,
+    running: AtomicU64,
+}
+
+impl File for ReportsOnce {
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        self.inner.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        self.inner.write_at(offset, slices)
+    }
+    fn len(&self) -> io::Result<u64> {
+        self.inner.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.inner.set_len(len)
+    }
+    fn allocate(&self, offset: u64, len: u64) -> io::Result<()> {
+        self.inner.allocate(offset, len)
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        let alone = self.running.fetch_add(1, Ordering::SeqCst) == 0;
+        let n = self.barriers.fetch_add(1, Ordering::SeqCst);
+        thread::sleep(std::time::Duration::from_millis(2));
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        assert!(alone, "two barriers at once: one of them would take the other's error");
+        if n == 0 { Err(io::Error::other("injected once")) } else { Ok(()) }
+    }
+    fn try_lock(&self) -> io::Result<bool> {
+        self.inner.try_lock()
+    }
+}
+
+#[test]
+fn an_error_reported_once_reaches_every_waiter() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = NativeFs.create_new(&dir.path().join("data")).unwrap();
+    let file = ReportsOnce { inner, barriers: AtomicU64::new(0), running: AtomicU64::new(0) };
+    let store = FileStore::new(Arc::new(file));
+    let start = Barrier::new(8);
+    let ok = thread::scope(|scope| {
+        let waiters = [(); 8].map(|()| {
+            scope.spawn(|| {
+                store.write_at(0, b"abc").unwrap();
+                start.wait();
+                store.sync().is_ok()
+            })
+        });
+        waiters.map(|w| w.join().unwrap())
+    });
+    assert_eq!(ok, [false; 8], "somebody was told Ok about lost bytes");
+    expect_stopped(&store);
+}
+
+/// Counts barriers: each takes a while, so that waiters pile up.
+#[test]
+fn waiters_share_barriers() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = NativeFs.create_new(&dir.path().join("data")).unwrap();
+    let file = Arc::new(ReportsOnce { inner, barriers: AtomicU64::new(1), running: AtomicU64::new(0) });
+    let store = FileStore::new(Arc::clone(&file) as Arc<dyn File>);
+    let start = Barrier::new(16);
+    thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                start.wait();
+                store.sync().unwrap();
+            });
+        }
+    });
+    // The first may begin before the others called, and one that is late runs its own; never one each.
+    let barriers = file.barriers.load(Ordering::SeqCst) - 1;
+    assert!(barriers < 16, "{barriers} barriers for 16 waiters");
+}

@@ -1,0 +1,12 @@
+//! The tests of `cairn-io`, one binary.
+
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
+
+mod barriers;
+mod contracts;
+mod failed_barriers;
+mod faults;
+mod native;
+mod replacing;
+mod segmented;
+mod watched;

@@ -1,0 +1,200 @@
+//! Entry points for the fuzz targets in `fuzz/`: the pure decoders with what must hold of whatever they accept, and a signer, because bytes
+//! with wrong checksums are refused before anything interesting looks at them.
+
+use uuid::Uuid;
+
+use crate::format::{
+    FRAME_HEADER_LEN, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, SUPERBLOCK_LEN, Seed, Superblock,
+    SuperblockError, TRAILER_LEN, decode_index, decode_trailer, encode_index, encode_trailer, frame_len,
+    parse_segment_name, peek_frame_len, push_frame, read_frame, restamp_frame, segment_name,
+};
+
+const CRC_AT: usize = 12;
+const GROUP_MAGIC: u8 = 0xC7;
+
+/// Decodes a superblock; whatever is accepted is encoded to what decodes to the same again. Returns whether it was accepted.
+pub fn superblock(bytes: &[u8]) -> bool {
+    match Superblock::decode(bytes) {
+        Ok(found) => {
+            assert_eq!(Superblock::decode(&found.encode()[..]), Ok(found));
+            let name = segment_name(found.base_lsn, found.generation);
+            assert_eq!(parse_segment_name(&name), Some((found.base_lsn, found.generation)));
+            assert!(found.base_lsn < 1 << 63 && found.base_seq <= found.base_lsn && found.head_seq <= found.head_lsn);
+            true
+        }
+        Err(SuperblockError::Foreign) => {
+            assert!(!bytes.starts_with(b"CAIRNLOG"));
+            false
+        }
+        Err(SuperblockError::Damaged | SuperblockError::Version(_)) => {
+            assert!(bytes.starts_with(b"CAIRNLOG"));
+            false
+        }
+    }
+}
+
+/// Parses a file name; what is accepted is the only name of that segment.
+pub fn name(text: &str) -> bool {
+    let parsed = parse_segment_name(text);
+    if let Some((base_lsn, generation)) = parsed {
+        assert_eq!(segment_name(base_lsn, generation), text);
+    }
+    parsed.is_some()
+}
+
+/// Decodes the group that is to start at `lsn` and its frames, as a reader does; returns how many frames verified.
+pub fn group(bytes: &[u8], lsn: u64, uuid: [u8; 16]) -> usize {
+    let uuid = Uuid::from_bytes(uuid);
+    let log = Seed::of_log(uuid);
+    let Some(header) = GroupHeader::decode(bytes, lsn, log) else {
+        return 0;
+    };
+    assert_eq!(GroupHeader::decode(&header.encode(log), lsn, log), Some(header));
+    assert!(header.lsn == lsn && header.durable_lsn <= lsn && header.next_lsn() >= header.frames_end());
+    let seed = Seed::of_generation(uuid, header.generation);
+    let (mut at, mut frames) = (GROUP_HEADER_LEN, 0);
+    while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+        let room = u64::from(header.len).saturating_sub(at as u64);
+        let Some(len) = frame(rest, lsn.wrapping_add(at as u64), room, seed) else {
+            break;
+        };
+        at += len;
+        frames += 1;
+    }
+    frames
+}
+
+/// Decodes one frame; returns its length.
+fn frame(bytes: &[u8], lsn: u64, room: u64, seed: Seed) -> Option<usize> {
+    let len = peek_frame_len(bytes, room)?;
+    assert!(len as u64 <= room && len >= FRAME_HEADER_LEN);
+    let found = read_frame(bytes.get(..len)?, lsn, seed)?;
+    assert_eq!(frame_len(found.payload.len()), len);
+    let mut again = Vec::new();
+    push_frame(&mut again, found.kind, found.payload, lsn, seed);
+    let decoded = read_frame(&again, lsn, seed).expect("what was encoded is decoded");
+    assert!(decoded.kind == found.kind && decoded.payload == found.payload && again.len() == len);
+    match found.kind {
+        FrameKind::Record => {}
+        FrameKind::Index => index(found.payload),
+        FrameKind::Head | FrameKind::Cut => note(found.payload),
+    }
+    Some(len)
+}
+
+/// Decodes what an index frame holds.
+pub fn index(payload: &[u8]) {
+    if let Some(entries) = decode_index(payload) {
+        assert_eq!(encode_index(&entries), payload);
+    }
+}
+
+/// Decodes what a head or cut frame holds.
+pub fn note(payload: &[u8]) {
+    if let Some(mark) = HeadMark::decode(payload) {
+        assert_eq!(mark.encode(), payload);
+    }
+}
+
+/// Decodes a trailer.
+pub fn trailer(bytes: &[u8]) {
+    if let Some(bytes) = bytes.first_chunk::<TRAILER_LEN>()
+        && let Some(len) = decode_trailer(bytes)
+    {
+        assert_eq!(encode_trailer(len), *bytes);
+    }
+}
+
+/// Gives a superblock the checksum it should have.
+pub fn sign_superblock(block: &mut [u8]) {
+    if let Some(block) = block.get_mut(..SUPERBLOCK_LEN) {
+        block[CRC_AT..CRC_AT + 4].fill(0);
+        let crc = crc32c::crc32c(block);
+        block[CRC_AT..CRC_AT + 4].copy_from_slice(&crc.to_le_bytes());
+    }
+}
+
+/// What [`sign_segment`] mends besides checksums, and what it leaves alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Signing {
+    /// Bit `i` leaves the `i`-th group and its frames as they are.
+    pub skip: u32,
+    /// Whether groups get the magic byte and the position they must have.
+    pub place: bool,
+    /// Whether groups get the record number they must have.
+    pub number: bool,
+    /// Whether groups get their superblock's generation.
+    pub generation: bool,
+}
+
+/// Gives a segment's superblock, groups and frames the checksums they should have, so that what they say is believed. Groups are
+/// found where the ones before them say.
+pub fn sign_segment(bytes: &mut [u8], how: Signing) {
+    sign_superblock(bytes);
+    let Ok(superblock) = Superblock::decode(bytes) else {
+        return;
+    };
+    let Superblock { uuid, generation, base_lsn, base_seq, .. } = superblock;
+    if let Some(groups) = bytes.get_mut(SUPERBLOCK_LEN..) {
+        sign_groups(groups, Whose { uuid, generation, lsn: base_lsn, seq: base_seq }, how);
+    }
+}
+
+/// The same for groups alone, the first of which is to start at `lsn`.
+pub fn sign_group(bytes: &mut [u8], lsn: u64, uuid: [u8; 16], how: Signing) {
+    sign_groups(bytes, Whose { uuid: Uuid::from_bytes(uuid), generation: 1, lsn, seq: 0 }, how);
+}
+
+/// Where groups are, and whose.
+#[derive(Clone, Copy)]
+struct Whose {
+    uuid: Uuid,
+    generation: u32,
+    lsn: u64,
+    seq: u64,
+}
+
+fn sign_groups(bytes: &mut [u8], whose: Whose, how: Signing) {
+    let log = Seed::of_log(whose.uuid);
+    let lsn_at = |at: usize| whose.lsn.wrapping_add(at as u64);
+    let (mut at, mut next_seq) = (0usize, whose.seq);
+    for nth in 0..u32::BITS {
+        let lsn = lsn_at(at);
+        let Some(header) = bytes.get_mut(at..at.saturating_add(GROUP_HEADER_LEN)) else {
+            return;
+        };
+        let skip = how.skip >> nth & 1 != 0;
+        if !skip {
+            if how.place {
+                header[4] = GROUP_MAGIC;
+                header[16..24].copy_from_slice(&lsn.to_le_bytes());
+            }
+            if how.generation {
+                header[12..16].copy_from_slice(&whose.generation.to_le_bytes());
+            }
+            if how.number {
+                header[32..40].copy_from_slice(&next_seq.to_le_bytes());
+            }
+            let crc = crc32c::crc32c_append(crc32c::crc32c(whose.uuid.as_bytes()), &header[4..]);
+            header[..4].copy_from_slice(&crc.to_le_bytes());
+        }
+        let Some(header) = GroupHeader::decode(header, lsn, log) else {
+            return;
+        };
+        let seed = Seed::of_generation(whose.uuid, header.generation);
+        let trailer = if header.kind == GroupKind::Seal { TRAILER_LEN } else { 0 };
+        let end = at.saturating_add(header.len as usize).saturating_sub(trailer).min(bytes.len());
+        let mut frame_at = at + GROUP_HEADER_LEN;
+        while frame_at < end {
+            let room = &mut bytes[frame_at..end];
+            let len = match skip {
+                true => peek_frame_len(room, room.len() as u64),
+                false => restamp_frame(room, lsn_at(frame_at), seed),
+            };
+            let Some(len) = len else { break };
+            next_seq += u64::from(header.kind == GroupKind::Records);
+            frame_at += len;
+        }
+        at = at.saturating_add(header.len as usize).saturating_add(header.padding as usize);
+    }
+}

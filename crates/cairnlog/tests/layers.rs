@@ -1,0 +1,91 @@
+//! The layer rules of ARCHITECTURE.md, looked up in the sources.
+#![allow(clippy::unwrap_used, reason = "a test")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn crates() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// All Rust files below a folder, with their text. Comments are taken out: words in prose break no rule.
+fn sources(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![crates().join(folder)];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())) {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                let code = text.lines().filter(|l| !l.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+                found.push((path, code));
+            }
+        }
+    }
+    assert!(!found.is_empty(), "{folder} has no sources");
+    found
+}
+
+/// Fails for every source in which one of the words stands, outside of its unit tests.
+fn none_mentions(folder: &str, words: &[&str]) {
+    for (path, code) in sources(folder) {
+        let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+        for word in words {
+            assert!(!code.contains(word), "{} mentions {word}", path.display());
+        }
+    }
+}
+
+fn dependencies(name: &str) -> String {
+    let manifest = fs::read_to_string(crates().join(name).join("Cargo.toml")).unwrap();
+    let from = manifest.find("[dependencies]").unwrap_or_else(|| panic!("{name} has no dependencies"));
+    manifest[from + 1..].split("\n[").next().unwrap().to_owned()
+}
+
+#[test]
+fn the_foundation_knows_nothing_above_it() {
+    for above in ["cairn-log", "cairnlog", "cairn-sim", "cairn-cli"] {
+        assert!(!dependencies("cairn-io").contains(above));
+    }
+    none_mentions("cairn-io/src", &["cairn_log", "cairnlog", "cairn_sim", "Lsn"]);
+    assert!(!dependencies("cairn-sim").contains("cairn-log"));
+}
+
+#[test]
+fn the_format_does_no_io() {
+    none_mentions("cairn-log/src/format", &["std::fs", "std::io", "cairn_io", "std::thread", "std::time"]);
+}
+
+#[test]
+fn the_log_knows_no_runtime_and_no_file_but_through_the_seams() {
+    none_mentions(
+        "cairn-log/src",
+        &["tokio", "async_std", "smol", "std::fs", "SystemTime::now", "Instant::now", "rand::"],
+    );
+    for runtime in ["tokio", "smol", "futures"] {
+        assert!(!dependencies("cairn-log").contains(runtime));
+    }
+    for (path, code) in sources("cairn-log/src") {
+        let shim = path.file_name().is_some_and(|n| n == "sync.rs");
+        for word in ["std::thread", "Mutex::new", "Condvar"] {
+            let allowed = shim || (word == "Mutex::new" && path.ends_with("commit.rs"));
+            assert!(allowed || !code.contains(word), "{} takes {word} past the shim", path.display());
+        }
+    }
+}
+
+#[test]
+fn unsafe_code_is_nowhere_but_in_the_foundation() {
+    for name in ["cairn-log", "cairnlog", "cairn-sim", "cairn-cli"] {
+        none_mentions(&format!("{name}/src"), &["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code)"]);
+    }
+}
+
+#[test]
+fn no_library_prints() {
+    for name in ["cairn-io", "cairn-log", "cairnlog", "cairn-sim"] {
+        none_mentions(&format!("{name}/src"), &["println!", "print!(", "dbg!"]);
+    }
+}
