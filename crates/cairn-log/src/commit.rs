@@ -25,7 +25,7 @@ use cairn_io::{File, Fs, Store};
 use crate::Lsn;
 use crate::error::{Error, Failure, Result};
 use crate::format::{FrameKind, frame_len, push_frame, restamp_frame, seal_len};
-use crate::mutation::Mutation;
+use crate::mutation::{self, Mutation};
 use crate::options::{Options, Stats};
 use crate::state::{Callback, Opened, Sealed, State};
 use crate::sync::{Arc, Event, Listener, Mutex, MutexGuard, PoisonError, thread};
@@ -236,9 +236,10 @@ impl Core {
         let end = sealed.as_ref().map_or(flushed, |s| s.end);
         let active = guard.active.clone();
         let write = |s: &Sealed| active.store.write_at(active.offset(s.start), &s.bytes);
-        let retry = self.options.mutated(Mutation::RetryFailedSync);
+        let retry = mutation::is(Mutation::RetryFailedSync);
         let (mut guard, result) = self.exclusive(guard, || match (&sealed, goal) {
             (None, Goal::Flushed) => Ok(()),
+            (Some(s), Goal::Flushed) if mutation::is(Mutation::IgnoreFailedWrite) => write(s).or(Ok(())),
             (Some(s), Goal::Flushed) => write(s).map_err(|e| ("write to", e)),
             (None, Goal::Durable) => active.store.sync().map_err(|e| ("sync", e)),
             // One combined call covers what it writes and nothing else: only right when all the rest is durable.
@@ -261,7 +262,7 @@ impl Core {
         }
         guard.flushed = guard.flushed.max(end);
         if goal == Goal::Durable {
-            let reserved = self.options.mutated(Mutation::AcknowledgeReservation).then_some(guard.appended);
+            let reserved = mutation::is(Mutation::AcknowledgeReservation).then_some(guard.appended);
             guard.durable = guard.durable.max(reserved.unwrap_or(end));
             guard.stats.barriers += 1;
         }
@@ -343,7 +344,7 @@ impl Core {
     pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
         let guard = self.lock();
         if lsn.0 >= guard.appended {
-            if self.options.mutated(Mutation::SyncBeyondEnd) {
+            if mutation::is(Mutation::SyncBeyondEnd) {
                 return Ok(());
             }
             return Err(guard.out_of_range(lsn));

@@ -7,6 +7,7 @@ use std::task::Poll;
 use crate::Lsn;
 use crate::commit::Core;
 use crate::error::{Error, Result};
+use crate::mutation::{self, Mutation};
 use crate::reader::{Reader, Record, RecordRef};
 use crate::sync::{Arc, EventListener, Listener};
 
@@ -93,8 +94,10 @@ impl Follower {
             self.reader = reader;
             return Ok(());
         }
-        if guard.durable > self.reader.end_lsn() {
-            let later = self.core.reader_of(&guard).durable();
+        let flushed = mutation::is(Mutation::FollowFlushed);
+        if guard.durable > self.reader.end_lsn() || flushed {
+            let later = self.core.reader_of(&guard);
+            let later = if flushed { later } else { later.durable() };
             drop(guard);
             self.reader.extend(later);
         }

@@ -170,7 +170,8 @@ impl Log {
         self.core.sync()
     }
 
-    /// Returns once the record at `lsn` and everything before it is durable. Concurrent calls share barriers.
+    /// Returns once the record at `lsn` and everything before it is durable. Concurrent calls share barriers. Any position inside a
+    /// record stands for that record.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a position at or beyond the end; [`Error::InDoubt`] as for [`sync`](Log::sync).

@@ -1,9 +1,9 @@
-//! Deliberate bugs, so that the crash tests can show that they would catch them. Without the feature `mutations` none can be
-//! switched on.
+//! Deliberate bugs, so that the tests can show that they would catch them. Without the feature `mutations` none can be switched on, and
+//! asking costs nothing.
 
-/// One deliberate bug, each taken from software that lost data this way.
+/// One deliberate bug, each taken from software that lost data this way; the lessons are in `docs/lessons.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(feature = "mutations"), allow(unreachable_pub, reason = "tests alone see it"))]
+#[cfg_attr(not(feature = "mutations"), allow(unreachable_pub, dead_code, reason = "tests alone see it"))]
 pub enum Mutation {
     /// After a barrier, everything reserved by then is called durable (L01).
     AcknowledgeReservation,
@@ -11,16 +11,92 @@ pub enum Mutation {
     RetryFailedSync,
     /// After a crash, what is readable is called durable as it is, and writing goes on behind it (L03).
     TrustWhatIsReadable,
-    /// Recovery takes damage below the watermark for a torn tail (L10).
-    CutBelowWatermark,
-    /// Recovery drops what lies above the watermark instead of carrying it over: it may have been acknowledged.
-    DropAboveWatermark,
-    /// A cut does not start a new generation (L16, L17).
-    KeepGeneration,
     /// Opening believes that names which can be listed are durable (L05).
     TrustListedNames,
+    /// A new log's directory gets no durable name of its own (L05).
+    SkipParentSync,
     /// `sync_to` accepts positions beyond the end (L07).
     SyncBeyondEnd,
+    /// A failed write is taken for done (L08).
+    IgnoreFailedWrite,
+    /// Followers return what is written and not yet durable (L09).
+    FollowFlushed,
+    /// Recovery takes damage below the watermark for a torn tail (L10).
+    CutBelowWatermark,
+    /// The mark of a clean close shares a barrier with what it says is durable (L11).
+    MarkBeforeBarrier,
+    /// A group claims that it is durable itself (L11, L15).
+    WatermarkIsReservation,
+    /// Recovery skips what does not verify and goes on behind it (L12, L13).
+    SkipHoles,
+    /// Recovery keeps the frames of a torn group that verify, batches or not (L13).
+    KeepTornGroups,
+    /// A cut does not start a new generation (L16, L17).
+    KeepGeneration,
+    /// Checksums do not cover the generation (L18).
+    UnboundGeneration,
+    /// Checksums do not cover the position (L19).
+    UnboundPosition,
+    /// A segment gets its name before it is whole (L23).
+    NameBeforeWhole,
+    /// A truncation takes any position for a record's (L24).
+    AcceptAnyPosition,
+    /// The lock is taken for granted (L26).
+    IgnoreLock,
+    /// A mark that an earlier process wrote is built upon without writing it again (L53).
+    TrustMark,
+    /// Recovery drops what lies above the watermark instead of carrying it over: it may have been acknowledged.
+    DropAboveWatermark,
     /// The next segment gets records before the seal of the previous one is durable.
     SkipSealBarrier,
+    /// Rotation seals before the next segment exists.
+    SealBeforeSuccessor,
+    /// `truncate_before` removes files before the new head is durable.
+    RemoveBeforeNote,
+    /// `truncate_after` removes files before the new generation is there.
+    RemoveBeforeCut,
+    /// A new segment does not know where the log begins: dropped records come back.
+    ForgetHead,
 }
+
+#[cfg(feature = "mutations")]
+mod switch {
+    use std::cell::Cell;
+
+    use super::Mutation;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Mutation>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn is(mutation: Mutation) -> bool {
+        ACTIVE.get() == Some(mutation)
+    }
+
+    impl Mutation {
+        /// Has the bug in whatever this thread does while `run` runs.
+        pub fn during<T>(self, run: impl FnOnce() -> T) -> T {
+            struct Reset;
+            impl Drop for Reset {
+                fn drop(&mut self) {
+                    ACTIVE.set(None);
+                }
+            }
+            ACTIVE.set(Some(self));
+            let _reset = Reset;
+            run()
+        }
+    }
+}
+
+#[cfg(not(feature = "mutations"))]
+mod switch {
+    use super::Mutation;
+
+    pub(crate) const fn is(_: Mutation) -> bool {
+        false
+    }
+}
+
+/// Whether this bug is to be had now.
+pub(crate) use switch::is;

@@ -8,7 +8,6 @@ use cairn_io::{Fs, NativeFs, Store};
 use crate::error::{Error, Result};
 use crate::format::MAX_PAYLOAD_LEN;
 use crate::log::Log;
-use crate::mutation::Mutation;
 
 /// How a log is opened. Every option may change between runs; none makes written records unreadable.
 #[derive(Clone, Debug)]
@@ -17,18 +16,11 @@ pub struct Options {
     pub(crate) segment_size: u64,
     pub(crate) max_record_size: u64,
     pub(crate) buffer_size: usize,
-    pub(crate) mutation: Option<Mutation>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options {
-            fs: Arc::new(NativeFs),
-            segment_size: 64 << 20,
-            max_record_size: 64 << 20,
-            buffer_size: 1 << 20,
-            mutation: None,
-        }
+        Options { fs: Arc::new(NativeFs), segment_size: 64 << 20, max_record_size: 64 << 20, buffer_size: 1 << 20 }
     }
 }
 
@@ -63,15 +55,6 @@ impl Options {
         self
     }
 
-    /// Switches on one deliberate bug, to show that the tests catch it.
-    #[cfg(feature = "mutations")]
-    #[doc(hidden)]
-    #[must_use]
-    pub fn mutation(mut self, mutation: Mutation) -> Self {
-        self.mutation = Some(mutation);
-        self
-    }
-
     /// Opens the log in the directory `dir`, or creates it there; see [`Log::open`].
     ///
     /// # Errors
@@ -102,10 +85,6 @@ impl Options {
             return invalid("buffer_size", "4 KiB to 1 GiB");
         }
         Ok(())
-    }
-
-    pub(crate) fn mutated(&self, mutation: Mutation) -> bool {
-        cfg!(feature = "mutations") && self.mutation == Some(mutation)
     }
 }
 

@@ -8,6 +8,7 @@ use cairn_io::{Fs, Store};
 
 use crate::error::{Error, Result};
 use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, TRAILER_LEN, decode_index, decode_trailer};
+use crate::mutation::{self, Mutation};
 use crate::state::Place;
 use crate::survey::SegmentFile;
 use crate::tail::{Cut, SparseIndex};
@@ -314,7 +315,9 @@ impl Reader {
         }
         let previous = self.walk_to(lsn)?;
         match self.walk.as_ref().map(Walk::position) {
-            Some(position) if position != lsn.0 => Err(Error::NotARecord { lsn, previous: Lsn(previous) }),
+            Some(position) if position != lsn.0 && !mutation::is(Mutation::AcceptAnyPosition) => {
+                Err(Error::NotARecord { lsn, previous: Lsn(previous) })
+            }
             _ => Ok(()),
         }
     }

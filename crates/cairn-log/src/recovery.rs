@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::commit::{Home, NOTES, RESERVE};
 use crate::error::{Error, Result};
 use crate::format::{DATA_OFFSET, GROUP_HEADER_LEN, Superblock};
-use crate::mutation::Mutation;
+use crate::mutation::{self, Mutation};
 use crate::options::{EndState, OpenReport, Options};
 use crate::rotation::start_generation;
 use crate::segment::{self, ActiveSegment, LOCK_NAME};
@@ -44,13 +44,13 @@ pub(crate) fn open(options: &Options, dir: &Path) -> Result<(Home, Opened, OpenR
     // Without a lock file there may be nothing of ours here: then not even that file is left behind. The log is looked at again under
     // the lock, because this look may have been at another writer's half-done work.
     if !survey.has_lock {
-        survey.check(options)?;
+        survey.check()?;
     }
     let lock = take_lock(fs, dir)?;
     let survey = Survey::take(fs, dir)?;
-    let tail = survey.check(options)?;
+    let tail = survey.check()?;
     // A name that can be listed need not be durable: who gave it may have died before the barrier.
-    if !options.mutated(Mutation::TrustListedNames) {
+    if !mutation::is(Mutation::TrustListedNames) {
         fs.sync_dir(dir).map_err(|e| Error::io("sync directory", dir, e))?;
     }
     let home = Home::Directory { fs: options.fs.clone(), dir: dir.to_owned(), _lock: lock };
@@ -64,7 +64,7 @@ pub(crate) fn open(options: &Options, dir: &Path) -> Result<(Home, Opened, OpenR
 
 impl Survey {
     /// The end of the log if nothing keeps it from being opened; `None` when there is no log yet.
-    fn check(&self, options: &Options) -> Result<Option<Tail>> {
+    fn check(&self) -> Result<Option<Tail>> {
         if let Some(problem) = self.problems.first() {
             return Err(problem.clone());
         }
@@ -72,7 +72,7 @@ impl Survey {
             return Ok(None);
         };
         if let Ending::Corrupt(corruption) = &tail.ending {
-            if !options.mutated(Mutation::CutBelowWatermark) {
+            if !mutation::is(Mutation::CutBelowWatermark) {
                 return Err(Error::Corrupt(corruption.clone()));
             }
             tail.ending = Ending::Torn { bytes: 0 };
@@ -91,6 +91,9 @@ fn create_directory(fs: &dyn Fs, dir: &Path) -> Result<()> {
 /// Makes the name of the log's directory durable, before anything in it is. Also when the directory was there: who made it may have died, or been
 /// refused, before this. Where the parent may not be looked at, whoever may made the directory, and answers for its name.
 fn sync_parent(fs: &dyn Fs, dir: &Path) -> Result<()> {
+    if mutation::is(Mutation::SkipParentSync) {
+        return Ok(());
+    }
     let parent = dir.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     match fs.sync_dir(parent) {
         Err(e) if e.kind() != io::ErrorKind::PermissionDenied => Err(Error::io("sync directory", parent, e)),
@@ -107,6 +110,7 @@ fn take_lock(fs: &dyn Fs, dir: &Path) -> Result<Arc<dyn File>> {
     let file = file.map_err(|e| Error::io("open", &path, e))?;
     match file.try_lock() {
         Ok(true) => Ok(file),
+        Ok(false) if mutation::is(Mutation::IgnoreLock) => Ok(file),
         Ok(false) => Err(Error::Locked { path: dir.to_owned() }),
         Err(e) => Err(Error::io("lock", &path, e)),
     }
@@ -157,6 +161,7 @@ fn go_on(options: &Options, survey: Survey, file: &SegmentFile, tail: Tail) -> R
         }
         None => Vec::new(),
     };
+    let mark = if mutation::is(Mutation::TrustMark) { Vec::new() } else { mark };
     let removed = remove_obsolete(fs, &survey)?;
     let report = OpenReport {
         records_scanned: tail.records,
@@ -189,21 +194,21 @@ fn recover(
     let fs = &*options.fs;
     let mut end = Place { lsn: tail.end_lsn, seq: tail.next_seq };
     let watermark = Place { lsn: tail.watermark, seq: tail.watermark_seq };
-    if options.mutated(Mutation::DropAboveWatermark) {
+    if mutation::is(Mutation::DropAboveWatermark) {
         end = watermark;
     }
     let (cut, ending) = match tail.ending {
         Ending::Torn { bytes } => (bytes, EndState::Torn { bytes }),
         _ => (0, EndState::Unclosed),
     };
-    if options.mutated(Mutation::TrustWhatIsReadable) {
+    if mutation::is(Mutation::TrustWhatIsReadable) {
         let (mut opened, report) = go_on(options, survey, file, tail)?;
         opened.mark = Vec::new();
         return Ok((opened, report));
     }
     let start = Place { lsn: file.superblock.base_lsn, seq: file.superblock.base_seq };
     let base = generation_base(start, watermark, end.lsn);
-    let step = if options.mutated(Mutation::KeepGeneration) { 0 } else { 1 };
+    let step = if mutation::is(Mutation::KeepGeneration) { 0 } else { 1 };
     let generation = survey.generation.checked_add(step);
     let generation =
         generation.ok_or_else(|| Error::io("start a generation in", dir, io::ErrorKind::FileTooLarge.into()))?;

@@ -7,7 +7,7 @@ use cairn_io::Fs;
 use crate::commit::{Core, Goal, Guard, Home, NOTES, RESERVE};
 use crate::error::{Error, Failure, Result};
 use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, Superblock, frame_len, push_frame};
-use crate::mutation::Mutation;
+use crate::mutation::{self, Mutation};
 use crate::segment::{self, ActiveSegment, CreateError};
 use crate::state::Place;
 use crate::survey::SegmentFile;
@@ -31,6 +31,14 @@ impl Core {
         let end = Place { lsn: seal_lsn + seal.len() as u64, seq };
         let superblock = guard.superblock(&self.options, guard.generation(), end, &**fs);
         let reserve = RESERVE.min(self.options.segment_size);
+        let guard = if mutation::is(Mutation::SealBeforeSuccessor) {
+            let (guard, _) = self.write_out(guard, Goal::Durable);
+            let written = old.store.write_at(old.offset(seal_lsn), &seal);
+            let _ = written.and_then(|()| old.store.truncate(old.offset(end.lsn))).and_then(|()| old.store.sync());
+            guard
+        } else {
+            guard
+        };
         let (mut guard, created) = self.exclusive(guard, || {
             // Reserved first, so that a full disk is met before anything has changed.
             old.store
@@ -49,7 +57,7 @@ impl Core {
             }
         };
         let (guard, result) = self.write_out(guard, Goal::Durable);
-        let skip = self.options.mutated(Mutation::SkipSealBarrier);
+        let skip = mutation::is(Mutation::SkipSealBarrier);
         let (mut guard, result) = self.exclusive(guard, || {
             result?;
             let written = old.store.write_at(old.offset(seal_lsn), &seal);
@@ -74,7 +82,9 @@ impl Core {
             guard.check_writable()?;
             if guard.busy || guard.frozen {
                 guard = self.wait(guard);
-            } else if guard.durable < guard.appended {
+            } else if guard.flushed < guard.appended && mutation::is(Mutation::MarkBeforeBarrier) {
+                guard = self.write_out(guard, Goal::Flushed).0;
+            } else if guard.durable < guard.appended && !mutation::is(Mutation::MarkBeforeBarrier) {
                 let (relocked, result) = self.write_out(guard, Goal::Durable);
                 guard = relocked;
                 result?;

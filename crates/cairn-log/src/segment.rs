@@ -11,6 +11,7 @@ use crate::format::{
     DATA_OFFSET, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, IndexEntry, Seed, Superblock, encode_index,
     encode_trailer, push_frame, seal_len, segment_name,
 };
+use crate::mutation::{self, Mutation};
 use crate::survey::SegmentFile;
 use crate::walk::Walk;
 
@@ -81,7 +82,9 @@ pub(crate) fn create(
         store.preallocate(0, DATA_OFFSET.saturating_add(reserve)).map_err(io("reserve space in"))?;
         store.write_at(0, &superblock.encode()[..]).map_err(io("write to"))?;
         fill(&store)?;
-        store.sync().map_err(io("sync"))?;
+        if !mutation::is(Mutation::NameBeforeWhole) {
+            store.sync().map_err(io("sync"))?;
+        }
         Ok(store)
     };
     let store = whole().map_err(|error| {

@@ -7,6 +7,7 @@ use cairn_io::Fs;
 use crate::Lsn;
 use crate::error::{Error, Failure, Result};
 use crate::format::{GROUP_HEADER_LEN, GroupHeader, GroupKind, Superblock};
+use crate::mutation::{self, Mutation};
 use crate::options::{Options, Stats};
 use crate::segment::ActiveSegment;
 use crate::survey::SegmentFile;
@@ -102,9 +103,6 @@ pub(crate) struct Buffer {
     pub(crate) bytes: Vec<u8>,
     /// Position of the first byte.
     start: u64,
-    /// Leading bytes that are on disk already and are written again, identically: a mark that an earlier process wrote, which
-    /// no barrier of this process would cover otherwise (L53).
-    rewritten: usize,
     /// Where in `bytes` the header of the group under construction goes.
     group: Option<usize>,
     group_seq: u64,
@@ -112,7 +110,7 @@ pub(crate) struct Buffer {
 
 impl Buffer {
     pub(crate) fn has_data(&self) -> bool {
-        self.bytes.len() > self.rewritten
+        !self.bytes.is_empty()
     }
 
     /// Bytes that a new record needs besides its frame.
@@ -139,11 +137,15 @@ impl State {
             cuts: at.cuts,
             head: at.head,
             origin: at.origin,
-            buffer: Buffer { start, rewritten: at.mark.len(), bytes: at.mark, ..Buffer::default() },
+            // A mark that an earlier process wrote may be in the page cache alone, and no barrier of ours would cover it: it is written
+            // again, identically, ahead of the first group, and is not durable before that (L53). Were it called durable: 1. the first group says
+            // so in its header, 2. that header reaches the disk before the mark does, 3. power fails, 4. the missing
+            // mark, below a watermark, is taken for corruption.
+            buffer: Buffer { start, bytes: at.mark, ..Buffer::default() },
             spare: Vec::new(),
             appended: at.end.lsn,
-            flushed: at.end.lsn,
-            durable: at.end.lsn,
+            flushed: start,
+            durable: start,
             next_seq: at.end.seq,
             reserved: at.reserved,
             marked: true,
@@ -254,7 +256,7 @@ impl State {
                 len: u32::try_from(self.buffer.bytes.len() - at).expect("appends bound the group"),
                 generation: self.generation(),
                 lsn,
-                durable_lsn: self.durable,
+                durable_lsn: if mutation::is(Mutation::WatermarkIsReservation) { lsn } else { self.durable },
                 first_seq: self.buffer.group_seq,
             };
             let header = header.encode(self.active.log_seed());
@@ -263,7 +265,6 @@ impl State {
         }
         let bytes = std::mem::replace(&mut self.buffer.bytes, std::mem::take(&mut self.spare));
         let start = std::mem::replace(&mut self.buffer.start, self.appended);
-        self.buffer.rewritten = 0;
         Some(Sealed { bytes, start, end: self.appended })
     }
 
@@ -294,8 +295,8 @@ impl State {
             generation,
             base_lsn: base.lsn,
             base_seq: base.seq,
-            head_lsn: self.head.lsn,
-            head_seq: self.head.seq,
+            head_lsn: if mutation::is(Mutation::ForgetHead) { 0 } else { self.head.lsn },
+            head_seq: if mutation::is(Mutation::ForgetHead) { 0 } else { self.head.seq },
             segment_size: options.segment_size,
             created_unix_ns: unix_ns(fs),
         }

@@ -15,6 +15,7 @@
 
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{ALIGN, FrameKind, GroupHeader, GroupKind, HeadMark, IndexEntry};
+use crate::mutation::{self, Mutation};
 use crate::walk::{Damage, Span, Walk};
 
 /// How the active segment ends.
@@ -150,6 +151,12 @@ pub(crate) fn scan_from(span: &Span, first: Option<GroupHeader>) -> Tail {
             }
             Ok(None) => tail.ending = Ending::Unclosed,
             Err(damage) => {
+                if mutation::is(Mutation::SkipHoles)
+                    && let Some(group) = walk.find_group(damage.lsn + ALIGN)
+                {
+                    walk.resume(&group);
+                    continue;
+                }
                 tail.ending = tail.judge(&mut walk, damage, span);
                 let clean = matches!(tail.ending, Ending::Closed | Ending::Unclosed);
                 // A writer may be at work: 1. this scan saw nothing at P, 2. it wrote the group at P and the next one, 3. the search saw the
@@ -183,7 +190,16 @@ pub(crate) fn read_group(walk: &mut Walk) -> Result<Option<WholeGroup>, Damage> 
         return Ok(None);
     };
     let (mut note, mut records) = (None, 0);
-    while let Some((lsn, frame)) = walk.next_frame()? {
+    loop {
+        let (lsn, frame) = match walk.next_frame() {
+            Ok(Some(next)) => next,
+            Err(_) if mutation::is(Mutation::KeepTornGroups) && records > 0 => {
+                let (next_lsn, next_seq) = (walk.position(), walk.next_seq);
+                return Ok(Some(WholeGroup { header, records, next_seq, note, next_lsn }));
+            }
+            Ok(None) => break,
+            Err(damage) => return Err(damage),
+        };
         if matches!(frame.kind, FrameKind::Head | FrameKind::Cut) {
             let damaged = Damage { lsn, kind: CorruptionKind::Record };
             note = Some(HeadMark::decode(frame.payload).ok_or(damaged)?);

@@ -5,7 +5,7 @@ use cairn_io::Fs;
 use crate::commit::{Core, Guard, Home, NOTES};
 use crate::error::{Error, Failure, Result};
 use crate::format::{GROUP_HEADER_LEN, GroupKind};
-use crate::mutation::Mutation;
+use crate::mutation::{self, Mutation};
 use crate::rotation::start_generation;
 use crate::segment::{self, CreateError};
 use crate::state::Place;
@@ -60,6 +60,14 @@ impl Core {
         if place.seq == guard.head.seq {
             return (guard, Ok(()));
         }
+        let guard = match &self.home {
+            Home::Directory { fs, dir, .. } if mutation::is(Mutation::RemoveBeforeNote) => {
+                let below = guard.segments.windows(2).take_while(|pair| pair[1].superblock.base_lsn <= place.lsn);
+                let paths = below.map(|pair| pair[0].path.clone()).collect();
+                self.exclusive(guard, || segment::remove(&**fs, dir, paths).map(drop)).0
+            }
+            _ => guard,
+        };
         let (mut guard, result) = self.write_note(guard, GroupKind::Head, place);
         if result.is_err() {
             return (guard, result);
@@ -106,7 +114,7 @@ impl Core {
         dir: &std::path::Path,
         cut: Place,
     ) -> (Guard<'a>, Result<()>) {
-        let step = if self.options.mutated(Mutation::KeepGeneration) { 0 } else { 1 };
+        let step = if mutation::is(Mutation::KeepGeneration) { 0 } else { 1 };
         let Some(generation) = guard.generation().checked_add(step) else {
             return (guard, Err(Error::io("start a generation in", dir, std::io::ErrorKind::FileTooLarge.into())));
         };
@@ -115,6 +123,13 @@ impl Core {
         let base = Place { lsn: from.superblock.base_lsn, seq: from.superblock.base_seq };
         let base = generation_base(base, cut, cut.lsn);
         let superblock = guard.superblock(&self.options, generation, base, fs);
+        let guard = if mutation::is(Mutation::RemoveBeforeCut) {
+            let later = guard.segments.iter().filter(|s| s.superblock.base_lsn > cut.lsn);
+            let paths = later.map(|s| s.path.clone()).collect();
+            self.exclusive(guard, || segment::remove(fs, dir, paths).map(drop)).0
+        } else {
+            guard
+        };
         let (mut guard, created) = self.exclusive(guard, || start_generation(fs, dir, superblock, &from, cut));
         let next = match created {
             Ok(next) => next,

@@ -252,7 +252,8 @@ impl Walk {
                     continue;
                 }
                 Err(bad) => {
-                    lsn += (bad.sector_end - offset).next_multiple_of(ALIGN);
+                    let skipped = (bad.sector_end - offset).checked_next_multiple_of(ALIGN).unwrap_or(u64::MAX);
+                    lsn = lsn.saturating_add(skipped);
                     step = STEP;
                     continue;
                 }
@@ -310,7 +311,7 @@ impl Walk {
                 }
                 Err(error) => {
                     unreadable = true;
-                    lsn += error.sector_end - offset;
+                    lsn = lsn.saturating_add(error.sector_end - offset);
                     last = lsn;
                 }
             }
@@ -421,7 +422,12 @@ impl Window {
             if sequential { (self.read_ahead * 2).min(Self::READ_AHEAD_MAX) } else { Self::READ_AHEAD_MIN };
         let room = usize::try_from(self.limit.saturating_sub(offset)).unwrap_or(usize::MAX);
         // A length from disk allocates no more than the store holds.
-        let stored = self.store.len().map(|end| end.saturating_sub(offset)).unwrap_or(u64::MAX);
+        let Ok(stored_len) = self.store.len() else {
+            // Nothing can be said of a store that cannot even be measured.
+            self.forget();
+            return Err(Unreadable { readable: 0, sector_end: u64::MAX });
+        };
+        let stored = stored_len.saturating_sub(offset);
         let want = len.max(self.read_ahead).min(room).min(usize::try_from(stored).unwrap_or(usize::MAX));
         self.start = offset;
         // Growing keeps old bytes in place: the read overwrites them, and zeroing them first would double the work.

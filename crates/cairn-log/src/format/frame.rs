@@ -4,6 +4,7 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{ALIGN, Seed};
+use crate::mutation::{self, Mutation};
 
 /// Bytes of a frame header.
 pub(crate) const FRAME_HEADER_LEN: usize = size_of::<Raw>();
@@ -70,6 +71,7 @@ fn claimed_len(bytes: &[u8]) -> Option<(FrameKind, u64)> {
 
 /// CRC-32C over log, generation, position, and everything of the frame after the checksum, its padding included.
 fn checksum(generation: Seed, lsn: u64, rest: &[u8]) -> u32 {
+    let lsn = if mutation::is(Mutation::UnboundPosition) { 0 } else { lsn };
     crc32c::crc32c_append(crc32c::crc32c_append(generation.0, &lsn.to_le_bytes()), rest)
 }
 

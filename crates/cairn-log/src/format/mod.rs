@@ -23,6 +23,8 @@ pub(crate) use superblock::{
 
 use uuid::Uuid;
 
+use crate::mutation::{self, Mutation};
+
 /// Everything in a segment starts at a multiple of this many bytes.
 pub(crate) const ALIGN: u64 = ALIGN_LEN as u64;
 /// The same as a length in memory.
@@ -48,6 +50,7 @@ impl Seed {
 
     /// For frames: bound to the log and to one generation of it.
     pub(crate) fn of_generation(uuid: Uuid, generation: u32) -> Self {
+        let generation = if mutation::is(Mutation::UnboundGeneration) { 0 } else { generation };
         Seed(crc32c::crc32c_append(Self::of_log(uuid).0, &generation.to_le_bytes()))
     }
 }

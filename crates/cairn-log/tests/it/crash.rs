@@ -40,6 +40,10 @@ pub(crate) fn workload(driver: &mut Driver, seed: u64, steps: usize) -> cairn_lo
                 driver.die();
                 driver.open()?;
             }
+            95..98 => {
+                driver.sync()?;
+                driver.append_before_sector_end()?;
+            }
             _ => driver.append(16)?,
         }
     }

@@ -33,6 +33,8 @@ const STEPS: &[Step] = &[
     |d| d.truncate_after(6),
     |d| d.append(50),
     |d| d.sync(),
+    |d| d.append_before_sector_end(),
+    |d| d.sync(),
     |d| {
         d.close()?;
         d.open()

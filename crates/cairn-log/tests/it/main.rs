@@ -17,3 +17,4 @@ mod inspection;
 mod kills;
 mod model;
 mod mutations;
+mod store;

@@ -230,6 +230,13 @@ impl Driver {
         self.settle(1, lsn.map(|lsn| vec![lsn]))
     }
 
+    /// Appends a record so long that a mark behind its group ends with a sector: what follows writes no sector again by the way.
+    pub(crate) fn append_before_sector_end(&mut self) -> cairn_log::Result<()> {
+        let frame_at = self.log().appended_lsn().0 + 40;
+        let end = (frame_at + 12 + 8 + 40).next_multiple_of(512) - 40;
+        self.append((end - frame_at - 12) as usize)
+    }
+
     pub(crate) fn batch(&mut self, lens: &[usize]) -> cairn_log::Result<()> {
         let payloads: Vec<_> = lens.iter().map(|len| self.payload(*len)).collect();
         self.promise(&payloads);

@@ -1,109 +1,156 @@
-//! guards: L01 L02 L03 L05 L07 L10 L16 L17 L47 L50
+//! guards: L01 L02 L03 L05 L07 L08 L09 L10 L11 L12 L13 L15 L16 L17 L18 L19 L23 L24 L26 L47 L48 L50 L53
 //!
-//! Deliberate bugs, one at a time: the crash exploration must catch each. A test that cannot fail proves nothing.
+//! The mutation catalogue: deliberate bugs, one at a time, and the layer of the tests that catches each. A test that cannot fail
+//! proves nothing. The same checks pass without the bug, in this file where they are made here, elsewhere where they come from there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use cairn_log::{Log, Mutation, Options};
-use cairn_sim::{Call, Errno, FailedSync, FaultPlan, MetadataOrder, SimFs, SimOptions, Torn};
+use cairn_log::{Error, Inspection, Log, Lsn, Mutation};
+use cairn_sim::{Call, CrashExplorer, Errno, FailedSync, FaultPlan, MetadataOrder, SimFs, SimOptions, Torn};
 
 use crate::crash::{Visited, explore, killed, run, tiny, workload};
-use crate::model::{DIR, Driver, contents};
+use crate::model::{DIR, Driver, check_state, contents};
 
-/// Explores workloads until a violation is found; says after how many states.
-fn caught(name: &str, mut make: impl FnMut(u64) -> Driver) {
+/// What a panic or an error said, in one line.
+fn violation(outcome: std::thread::Result<Result<(), String>>) -> Option<String> {
+    let text = match outcome {
+        Ok(Ok(())) => return None,
+        Ok(Err(violation)) => violation,
+        Err(panic) => match panic.downcast_ref::<&str>() {
+            Some(text) => (*text).to_owned(),
+            None => panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panicked".into()),
+        },
+    };
+    Some(text.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Explores workloads, made with or without a bug, until a violation is found.
+fn caught(name: &str, bug: Option<Mutation>, make: impl Fn(u64) -> Driver) {
     let mut visited = Visited::default();
-    for seed in 1..40 {
-        // A bug can show while the workload runs, too.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
+    for seed in 1..60 {
+        let explored = || {
             let driver = make(seed);
             explore(&driver, name.to_owned(), Torn::Versions, MetadataOrder::Free, &mut visited)
-        }));
-        let violation = match outcome {
-            Ok(Ok(())) => continue,
-            Ok(Err(violation)) => violation,
-            Err(panic) => panic.downcast_ref::<String>().cloned().unwrap_or_else(|| "panicked".into()),
         };
-        let first = violation.lines().next().unwrap_or_default();
-        println!("{name}: caught after {} states of {seed} workloads: {first}", visited.states);
-        return;
+        let explored = AssertUnwindSafe(explored);
+        let outcome = catch_unwind(|| match bug {
+            Some(bug) => bug.during(explored),
+            None => explored(),
+        });
+        if let Some(violation) = violation(outcome) {
+            println!("{name}: crash exploration, {} states of {seed} workloads: {violation}", visited.states);
+            return;
+        }
     }
     panic!("{name} was not caught in {} states", visited.states);
 }
 
-fn mutated(mutation: Mutation) -> Options {
-    tiny().mutation(mutation)
+/// Shows that `check` passes, and fails with the bug.
+fn seen(bug: Mutation, layer: &str, check: impl Fn() -> Result<(), String>) {
+    assert_eq!(check(), Ok(()), "without {bug:?}");
+    let outcome = catch_unwind(AssertUnwindSafe(|| bug.during(&check)));
+    let violation = violation(outcome).unwrap_or_else(|| panic!("{bug:?} was not caught"));
+    println!("{bug:?}: {layer}: {violation}");
+}
+
+fn with_faults(seed: u64, faults: FaultPlan) -> Driver {
+    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), tiny());
+    driver.faults = faults;
+    driver.sim.set_faults(driver.faults.clone());
+    workload(&mut driver, seed, 60).unwrap();
+    driver
 }
 
 #[test]
-fn a_skipped_barrier_is_caught() {
-    caught("skipped barrier", |seed| {
-        let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), tiny());
-        driver.faults = FaultPlan::new().ignore_barriers();
-        driver.sim.set_faults(driver.faults.clone());
-        workload(&mut driver, seed, 60).unwrap();
-        driver
-    });
+fn barriers_that_do_nothing() {
+    caught("skipped barriers", None, |seed| with_faults(seed, FaultPlan::new().ignore_barriers()));
+    caught("skipped directory barriers", None, |seed| with_faults(seed, FaultPlan::new().ignore_dir_syncs()));
+}
+
+/// Bugs that any workload of everything shows when it is cut off somewhere.
+#[test]
+fn bugs_that_a_power_cut_shows() {
+    for bug in [
+        Mutation::TrustWhatIsReadable,
+        Mutation::SkipParentSync,
+        Mutation::MarkBeforeBarrier,
+        Mutation::WatermarkIsReservation,
+        Mutation::SkipHoles,
+        Mutation::KeepTornGroups,
+        Mutation::KeepGeneration,
+        Mutation::NameBeforeWhole,
+        Mutation::DropAboveWatermark,
+        Mutation::SkipSealBarrier,
+        Mutation::SealBeforeSuccessor,
+        Mutation::RemoveBeforeNote,
+        Mutation::RemoveBeforeCut,
+        Mutation::ForgetHead,
+    ] {
+        caught(&format!("{bug:?}"), Some(bug), |seed| run(seed, tiny(), 60));
+    }
+}
+
+/// The process dies at every call in turn; its successor goes on; then the power fails.
+#[test]
+fn names_that_are_believed_because_they_can_be_listed() {
+    let check = || {
+        for at in 0.. {
+            let Some((driver, reopened)) = killed(1, at, tiny()) else { return Ok(()) };
+            let explorer = CrashExplorer::new(driver.sim.trace()).points(reopened..=driver.sim.op_count());
+            let checked = explorer.for_each(|state| check_state(&driver, state.point(), &state.fs()).map(drop));
+            checked.map_err(|failure| failure.message)?;
+        }
+        unreachable!("a workload ends")
+    };
+    seen(Mutation::TrustListedNames, "kills, then power cuts", check);
+}
+
+/// The barrier of a clean close fails, unheard of by the next process, which sees the mark in the page cache.
+fn trust_a_mark() -> Driver {
+    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().failed_sync(FailedSync::Old)), tiny());
+    driver.open().unwrap();
+    // Group and mark fill a sector: what comes next does not write the mark again by the way.
+    driver.append(512 - 40 - 40 - 12).unwrap();
+    driver.sync().unwrap();
+    driver.sim.set_faults(FaultPlan::new().fail(Call::Sync, 0, Errno::Eio));
+    assert!(driver.close().is_err());
+    driver.die();
+    driver.open().unwrap();
+    driver.append(600).unwrap();
+    driver.sync().unwrap();
+    driver
 }
 
 #[test]
-fn a_skipped_directory_sync_is_caught() {
-    caught("skipped directory sync", |seed| {
-        let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), tiny());
-        driver.faults = FaultPlan::new().ignore_dir_syncs();
-        driver.sim.set_faults(driver.faults.clone());
-        workload(&mut driver, seed, 60).unwrap();
-        driver
-    });
-}
-
-#[test]
-fn cutting_below_the_watermark_is_caught() {
-    caught("cutting below the watermark", |seed| run(seed, mutated(Mutation::DropAboveWatermark), 60));
-}
-
-#[test]
-fn trusting_what_is_readable_is_caught() {
-    caught("trusting what is readable", |seed| run(seed, mutated(Mutation::TrustWhatIsReadable), 60));
-}
-
-#[test]
-fn keeping_the_generation_is_caught() {
-    caught("keeping the generation", |seed| run(seed, mutated(Mutation::KeepGeneration), 60));
-}
-
-#[test]
-fn skipping_the_seal_barrier_is_caught() {
-    caught("skipping the barrier of a seal", |seed| run(seed, mutated(Mutation::SkipSealBarrier), 60));
-}
-
-#[test]
-fn trusting_listed_names_is_caught() {
-    let mut at = 0;
-    caught("trusting listed names", |_| {
-        at += 1;
-        killed(1, at, mutated(Mutation::TrustListedNames)).expect("the workload is longer").0
-    });
+fn a_mark_that_nobody_wrote_again() {
+    let mut visited = Visited::default();
+    explore(&trust_a_mark(), "mark".into(), Torn::Versions, MetadataOrder::Free, &mut visited).unwrap();
+    caught("TrustMark", Some(Mutation::TrustMark), |_| trust_a_mark());
 }
 
 /// Appends while another thread's barrier is under way, then asks for durability of what was appended.
-fn append_during_a_barrier(options: Options) -> Driver {
-    let mut driver = Driver::new(SimFs::new(), options);
+fn append_during_a_barrier(bug: Option<Mutation>) -> Driver {
+    let mut driver = Driver::new(SimFs::new(), tiny());
     driver.open().unwrap();
     driver.append(100).unwrap();
     let log = Arc::new(driver.log.take().unwrap());
     let hold = driver.sim.hold(Call::Sync);
     let leader = std::thread::spawn({
         let log = log.clone();
-        move || log.sync()
+        move || match bug {
+            Some(bug) => bug.during(|| log.sync()),
+            None => log.sync(),
+        }
     });
     hold.wait_for(1);
     let lsn = log.append(&2u64.to_le_bytes()).unwrap();
     drop(hold);
     leader.join().unwrap().unwrap();
     driver.adopt(&2u64.to_le_bytes(), lsn);
-    log.sync_to(lsn).unwrap();
+    if log.durable_lsn() <= lsn {
+        log.sync_to(lsn).unwrap();
+    }
     driver.model.acknowledged = 2;
     driver.noted();
     driver.log = Some(Arc::try_unwrap(log).unwrap());
@@ -111,61 +158,173 @@ fn append_during_a_barrier(options: Options) -> Driver {
 }
 
 #[test]
-fn acknowledging_the_reservation_is_caught() {
+fn acknowledging_the_reservation() {
     let mut visited = Visited::default();
-    let right = append_during_a_barrier(tiny());
+    let right = append_during_a_barrier(None);
     explore(&right, "reservation".into(), Torn::Versions, MetadataOrder::Free, &mut visited).unwrap();
-    caught("acknowledging the reservation", |_| append_during_a_barrier(mutated(Mutation::AcknowledgeReservation)));
+    caught("AcknowledgeReservation", None, |_| append_during_a_barrier(Some(Mutation::AcknowledgeReservation)));
 }
 
-/// The third barrier of the log fails; what is said after that is believed.
-fn fail_a_barrier(options: Options) -> Driver {
+/// A call of the log fails; what is said after that is believed.
+fn fail_once(call: Call) -> Driver {
     let sim = SimFs::with_options(SimOptions::new().failed_sync(FailedSync::Old));
-    let mut driver = Driver::new(sim, options);
+    let mut driver = Driver::new(sim, tiny());
     driver.open().unwrap();
     driver.append(100).unwrap();
     driver.sync().unwrap();
     driver.append(700).unwrap();
-    driver.sim.set_faults(FaultPlan::new().fail(Call::Sync, 0, Errno::Eio));
+    driver.sim.set_faults(FaultPlan::new().fail(call, 0, Errno::Eio));
+    // A barrier fails with its write in one call; a write fails alone.
+    if call == Call::Write {
+        let _ = driver.flush();
+    }
+    let _ = driver.sync();
+    let _ = driver.append(700);
     let _ = driver.sync();
     driver
 }
 
 #[test]
-fn retrying_a_failed_barrier_is_caught() {
-    let mut visited = Visited::default();
-    let right = fail_a_barrier(tiny());
-    explore(&right, "failed barrier".into(), Torn::Versions, MetadataOrder::Free, &mut visited).unwrap();
-    caught("retrying a failed barrier", |_| fail_a_barrier(mutated(Mutation::RetryFailedSync)));
+fn believing_in_spite_of_a_failure() {
+    for (bug, call) in [(Mutation::RetryFailedSync, Call::Sync), (Mutation::IgnoreFailedWrite, Call::Write)] {
+        let mut visited = Visited::default();
+        let right = fail_once(call);
+        explore(&right, format!("{bug:?}"), Torn::Versions, MetadataOrder::Free, &mut visited).unwrap();
+        caught(&format!("{bug:?}"), Some(bug), |_| fail_once(call));
+    }
 }
 
-#[test]
-fn a_torn_tail_verdict_below_the_watermark_is_caught() {
-    let mut driver = run(3, tiny(), 60);
+/// A closed log with several segments, and the names of their files by position.
+fn closed(seed: u64) -> (SimFs, Vec<std::path::PathBuf>) {
+    let mut driver = run(seed, tiny(), 60);
     if driver.log.is_some() {
         driver.close().unwrap();
     }
-    let sim = &driver.sim;
-    let (path, len) =
-        sim.files().into_iter().rfind(|(path, _)| path.extension().is_some_and(|e| e == "cairn")).unwrap();
-    // In the first record after the superblock: far below the watermark of a closed log.
-    assert!(len > 4096 + 60);
-    sim.flip_bit(&path, 4096 + 50, 3).unwrap();
-    let open = |options: Options| options.fs(Arc::new(sim.clone())).open(DIR);
-    let refused = open(tiny()).map(|log: Log| log.open_report().clone());
-    assert!(matches!(refused, Err(cairn_log::Error::Corrupt(_))), "{refused:?}");
-    let accepted = open(mutated(Mutation::CutBelowWatermark)).unwrap();
-    assert!(contents(&accepted).unwrap().1.len() < driver.end() as usize);
+    let files = driver.sim.files().into_iter().map(|(path, _)| path);
+    let segments = files.filter(|path| path.extension().is_some_and(|e| e == "cairn")).collect();
+    (driver.sim, segments)
+}
+
+fn open(sim: &SimFs) -> cairn_log::Result<Log> {
+    tiny().fs(Arc::new(sim.clone())).open(DIR)
 }
 
 #[test]
-fn accepting_a_position_beyond_the_end_is_caught() {
-    let dir = tempfile::tempdir().unwrap();
-    let log = Log::options().open(dir.path()).unwrap();
-    log.append(b"x").unwrap();
-    let end = log.appended_lsn();
-    assert!(matches!(log.sync_to(end), Err(cairn_log::Error::OutOfRange { .. })));
+fn a_torn_tail_below_the_watermark() {
+    seen(Mutation::CutBelowWatermark, "bit flips", || {
+        let (sim, segments) = closed(3);
+        // In the first group: far below the watermark of a closed log.
+        sim.flip_bit(segments.last().unwrap(), 4096 + 50, 3).unwrap();
+        match open(&sim) {
+            Err(Error::Corrupt(_)) => Ok(()),
+            Err(other) => Err(other.to_string()),
+            Ok(log) => Err(format!("opens with {} records", contents(&log)?.1.len())),
+        }
+    });
+}
+
+/// Two logs of one machine whose records differ and are equally long.
+fn twins() -> SimFs {
+    let sim = SimFs::new();
+    let log = open(&sim).unwrap();
+    for n in 0..8u8 {
+        log.commit(&[n; 84]).unwrap();
+    }
     log.close().unwrap();
-    let log = Log::options().mutation(Mutation::SyncBeyondEnd).open(dir.path()).unwrap();
-    assert!(log.sync_to(end).is_ok(), "the check above sees the bug when it is there");
+    sim
+}
+
+#[test]
+fn checksums_that_do_not_cover_the_position() {
+    seen(Mutation::UnboundPosition, "swapped blocks", || {
+        let sim = twins();
+        let path = sim.files().into_iter().map(|(path, _)| path).find(|p| p.extension().is_some()).unwrap();
+        let mut bytes = sim.read_file(&path).unwrap();
+        // Frames of 96 bytes behind group headers of 40: the first and the third one change places.
+        let (first, third) = (4096 + 40, 4096 + 40 + 2 * 136);
+        let frame = bytes[first..first + 96].to_vec();
+        bytes.copy_within(third..third + 96, first);
+        bytes[third..third + 96].copy_from_slice(&frame);
+        sim.write_file(&path, bytes).unwrap();
+        let look = Inspection::open_on(Arc::new(sim), DIR).map_err(|e| e.to_string())?;
+        match look.problems().is_empty() {
+            true => Err("swapped records verify".into()),
+            false => Ok(()),
+        }
+    });
+}
+
+#[test]
+fn checksums_that_do_not_cover_the_generation() {
+    seen(Mutation::UnboundGeneration, "stale blocks", || {
+        let sim = twins();
+        let path = sim.files().into_iter().map(|(path, _)| path).find(|p| p.extension().is_some()).unwrap();
+        let old = sim.read_file(&path).unwrap();
+        // The second half of the log is cut, which moves it into another generation, and written again.
+        let log = open(&sim).unwrap();
+        let lsns: Vec<Lsn> = log.reader(Lsn::START).unwrap().map(|r| r.unwrap().lsn()).collect();
+        log.truncate_after(lsns[3]).unwrap();
+        for n in 0..4u8 {
+            log.commit(&[100 + n; 84]).unwrap();
+        }
+        log.close().unwrap();
+        let path = sim.files().into_iter().map(|(path, _)| path).find(|p| p.extension().is_some()).unwrap();
+        // A block of the old generation turns up where it was: the frame of record 1.
+        let mut bytes = sim.read_file(&path).unwrap();
+        let at = 4096 + usize::try_from(lsns[1].0).unwrap();
+        bytes[at..at + 96].copy_from_slice(&old[at..at + 96]);
+        sim.write_file(&path, bytes).unwrap();
+        let look = Inspection::open_on(Arc::new(sim), DIR).map_err(|e| e.to_string())?;
+        match look.problems().is_empty() {
+            true => Err("a block of an older generation verifies".into()),
+            false => Ok(()),
+        }
+    });
+}
+
+#[test]
+fn positions_that_are_none() {
+    seen(Mutation::SyncBeyondEnd, "hostile calls", || {
+        let log = open(&SimFs::new()).unwrap();
+        log.append(b"x").unwrap();
+        match log.sync_to(log.appended_lsn()) {
+            Err(Error::OutOfRange { .. }) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    seen(Mutation::AcceptAnyPosition, "hostile calls", || {
+        let log = open(&SimFs::new()).unwrap();
+        log.append(b"one").unwrap();
+        let two = log.append(b"two, a longer one").unwrap();
+        match log.truncate_before(Lsn(two.0 + 1)) {
+            Err(Error::NotARecord { .. }) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+#[test]
+fn a_lock_that_is_not_taken() {
+    seen(Mutation::IgnoreLock, "hostile calls", || {
+        let sim = SimFs::new();
+        let _first = open(&sim).unwrap();
+        match open(&sim) {
+            Err(Error::Locked { .. }) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+}
+
+#[test]
+fn followers_that_run_ahead() {
+    seen(Mutation::FollowFlushed, "concurrency", || {
+        let log = open(&SimFs::new()).unwrap();
+        let mut follower = log.follow(Lsn::START).unwrap();
+        log.append(b"not durable").unwrap();
+        log.flush().unwrap();
+        match follower.try_next().unwrap() {
+            None => Ok(()),
+            Some(record) => Err(format!("{} is returned, durable is {}", record.lsn(), log.durable_lsn())),
+        }
+    });
 }
