@@ -16,7 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cairn_io::{Access, File, FileStore, Fs, Store};
-use uuid::Uuid;
 
 use crate::commit::{Home, NOTES, RESERVE};
 use crate::error::{Error, Result};
@@ -121,17 +120,7 @@ fn create_first(options: &Options, dir: &Path, survey: Survey) -> Result<(Opened
     let fs = &*options.fs;
     sync_parent(fs, dir)?;
     let uuid = fs.random().map_err(|e| Error::io("get randomness for", dir, e))?;
-    let superblock = Superblock {
-        uuid: uuid::Builder::from_random_bytes(uuid).into_uuid(),
-        generation: 1,
-        base_lsn: 0,
-        base_seq: 0,
-        head_lsn: 0,
-        head_seq: 0,
-        segment_size: options.segment_size,
-        created_unix_ns: unix_ns(fs),
-    };
-    debug_assert_ne!(superblock.uuid, Uuid::nil());
+    let superblock = Superblock::first(uuid, options.segment_size, unix_ns(fs));
     let reserve = RESERVE.min(options.segment_size);
     let active = segment::create(fs, dir, superblock, reserve, |_| Ok(()))?;
     let report = OpenReport { created: true, ..report(&survey, EndState::Closed, 1) };

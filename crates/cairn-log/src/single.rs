@@ -22,6 +22,7 @@ use crate::segment::{ActiveSegment, encode_mark};
 use crate::state::{Opened, Place, unix_ns};
 use crate::survey::SegmentFile;
 use crate::tail::{self, Ending, Tail};
+use crate::walk::{Span, Walk};
 
 /// Opens or creates the log in `store`.
 pub(crate) fn open(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened, OpenReport)> {
@@ -32,7 +33,7 @@ pub(crate) fn open(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened,
     };
     let file = SegmentFile { path: path(), superblock, file_len: store.len().map_err(io("measure"))? };
     let span = file.span(store.clone(), u64::MAX);
-    let first = first_group(&**store, &superblock)?;
+    let first = first_group(&**store, &span)?;
     let origin = first.map_or(Place::default(), |g| Place { lsn: g.lsn, seq: g.first_seq });
     let tail = tail::scan_from(&span, first);
     let (generation, mut bytes_cut, mut bytes_carried, mut mark) = (tail.generation, 0, 0, Vec::new());
@@ -103,16 +104,7 @@ fn path() -> PathBuf {
 fn create(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened, OpenReport)> {
     let io = |op| move |e| Error::io(op, &path(), e);
     let uuid = options.fs.random().map_err(io("get randomness for"))?;
-    let superblock = Superblock {
-        uuid: uuid::Builder::from_random_bytes(uuid).into_uuid(),
-        generation: 1,
-        base_lsn: 0,
-        base_seq: 0,
-        head_lsn: 0,
-        head_seq: 0,
-        segment_size: u64::MAX,
-        created_unix_ns: unix_ns(&*options.fs),
-    };
+    let superblock = Superblock::first(uuid, u64::MAX, unix_ns(&*options.fs));
     store.preallocate(0, RESERVE).map_err(io("reserve space in"))?;
     store.write_at(0, &superblock.encode()[..]).and_then(|()| store.sync()).map_err(io("write to"))?;
     let span = SegmentFile { path: path(), superblock, file_len: 0 }.span(store.clone(), u64::MAX);
@@ -137,16 +129,7 @@ fn read_superblock(store: &dyn Store) -> Result<Option<Superblock>> {
     if store.head() > 0 {
         let uuid = find_identity(store).map_err(io)?.ok_or(Error::Foreign { path: path() })?;
         // Only the identity is needed: positions count from zero for ever, and generations are in the groups.
-        return Ok(Some(Superblock {
-            uuid,
-            generation: 1,
-            base_lsn: 0,
-            base_seq: 0,
-            head_lsn: 0,
-            head_seq: 0,
-            segment_size: u64::MAX,
-            created_unix_ns: 0,
-        }));
+        return Ok(Some(Superblock { uuid, ..Superblock::first([0; 16], u64::MAX, 0) }));
     }
     let mut block = [0; SUPERBLOCK_LEN];
     let read = store.read_at(0, &mut block).map_err(io)?;
@@ -210,28 +193,14 @@ fn find_identity(store: &dyn Store) -> std::io::Result<Option<Uuid>> {
     }
 }
 
-/// The first group that is still there.
-fn first_group(store: &dyn Store, superblock: &Superblock) -> Result<Option<GroupHeader>> {
-    if store.head() == 0 {
+/// The first group that is still there, when the beginning was dropped.
+fn first_group(store: &dyn Store, span: &Span) -> Result<Option<GroupHeader>> {
+    let head = store.head();
+    if head == 0 {
         return Ok(None);
     }
-    let log = Seed::of_log(superblock.uuid);
-    let mut chunk = vec![0; 1 << 20];
-    let mut at = store.head().max(DATA_OFFSET).next_multiple_of(8);
-    loop {
-        let read = store.read_at(at, &mut chunk).map_err(|e| Error::io("read", &path(), e))?;
-        if read < GROUP_HEADER_LEN {
-            return Err(Error::Foreign { path: path() });
-        }
-        let last = (read - GROUP_HEADER_LEN) / 8 * 8;
-        for i in (0..=last).step_by(8) {
-            let header = GroupHeader::decode(&chunk[i..], at + i as u64 - DATA_OFFSET, log);
-            if header.is_some() {
-                return Ok(header);
-            }
-        }
-        at += last as u64 + 8;
-    }
+    let found = Walk::new(span.clone(), 0, 0).find_group(head.saturating_sub(DATA_OFFSET));
+    found.map(Some).ok_or_else(|| Error::Foreign { path: path() })
 }
 
 /// Writes the bytes between the watermark and the end again, as they are, drops everything behind them, and makes both durable.

@@ -69,6 +69,20 @@ pub(crate) enum SuperblockError {
 }
 
 impl Superblock {
+    /// The superblock of a new log's first segment.
+    pub(crate) fn first(uuid: [u8; 16], segment_size: u64, created_unix_ns: u64) -> Self {
+        Superblock {
+            uuid: uuid::Builder::from_random_bytes(uuid).into_uuid(),
+            generation: 1,
+            base_lsn: 0,
+            base_seq: 0,
+            head_lsn: 0,
+            head_seq: 0,
+            segment_size,
+            created_unix_ns,
+        }
+    }
+
     pub(crate) fn encode(&self) -> Box<[u8; SUPERBLOCK_LEN]> {
         let raw = Raw {
             magic: MAGIC,
