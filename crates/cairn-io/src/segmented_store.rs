@@ -116,7 +116,7 @@ impl SegmentedOptions {
             }
             None => self.create(&*fs, dir)?,
         };
-        Ok(SegmentedStore {
+        let store = SegmentedStore {
             fs,
             dir: dir.to_path_buf(),
             uuid: found.uuid,
@@ -125,7 +125,11 @@ impl SegmentedOptions {
             handles: Handles::new(self.open_files_max),
             barrier: Barrier::default(),
             _lock: lock,
-        })
+        };
+        // An earlier process may have cut the last file without a barrier: the first one of ours covers its length as well.
+        let _last = store.file(found.last).map_err(Error::io("open a segment in", dir))?;
+        store.handles.changed(found.last);
+        Ok(store)
     }
 
     /// The first segment makes the store. The directory's own name has to be durable before that.
@@ -394,8 +398,14 @@ impl SegmentedStore {
     }
 
     /// Removes a segment's file at either end, durably. `segments` no longer counts it when the barrier fails.
+    ///
+    /// A removal that is reported as failed may have happened. Were the store to go on: 1. the name is gone, 2. writes go through
+    /// the descriptor that is still open, 3. a barrier makes them durable in a file that nobody can open again.
     fn remove(&self, index: u64, removed: impl FnOnce()) -> io::Result<()> {
-        self.fs.remove(&segment_path(&self.dir, index))?;
+        self.barrier.exclusive(|| match self.fs.remove(&segment_path(&self.dir, index)) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        })?;
         self.handles.forget(index);
         removed();
         self.barrier.exclusive(|| self.fs.sync_dir(&self.dir))

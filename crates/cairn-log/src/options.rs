@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cairn_io::{Fs, NativeFs, Store};
 
 use crate::error::{Error, Result};
-use crate::format::MAX_PAYLOAD_LEN;
+use crate::format::{MAX_PAYLOAD_LEN, STORE_SIZE};
 use crate::log::Log;
 
 /// How a log is opened. Every option may change between runs; none makes written records unreadable.
@@ -29,7 +29,7 @@ impl Options {
     /// larger record gets a segment of its own size. Ignored by [`with_store`](Log::with_store), where there is one segment.
     #[must_use]
     pub fn segment_size(mut self, bytes: u64) -> Self {
-        self.segment_size = bytes;
+        self.segment_size = bytes.min(STORE_SIZE - 1);
         self
     }
 

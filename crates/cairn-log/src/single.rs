@@ -14,8 +14,8 @@ use uuid::Uuid;
 use crate::commit::{RESERVE, STORE_NAME};
 use crate::error::{Error, Result};
 use crate::format::{
-    DATA_OFFSET, FORMAT_VERSION, FRAME_HEADER_LEN, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, SUPERBLOCK_LEN,
-    Seed, Superblock, SuperblockError,
+    DATA_OFFSET, FORMAT_VERSION, FRAME_HEADER_LEN, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, STORE_SIZE,
+    SUPERBLOCK_LEN, Seed, Superblock, SuperblockError,
 };
 use crate::options::{EndState, OpenReport, Options};
 use crate::segment::{ActiveSegment, encode_mark};
@@ -104,7 +104,7 @@ fn path() -> PathBuf {
 fn create(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened, OpenReport)> {
     let io = |op| move |e| Error::io(op, &path(), e);
     let uuid = options.fs.random().map_err(io("get randomness for"))?;
-    let superblock = Superblock::first(uuid, u64::MAX, unix_ns(&*options.fs));
+    let superblock = Superblock::first(uuid, STORE_SIZE, unix_ns(&*options.fs));
     store.preallocate(0, RESERVE).map_err(io("reserve space in"))?;
     store.write_at(0, &superblock.encode()[..]).and_then(|()| store.sync()).map_err(io("write to"))?;
     let span = SegmentFile { path: path(), superblock, file_len: 0 }.span(store.clone(), u64::MAX);
@@ -129,11 +129,15 @@ fn read_superblock(store: &dyn Store) -> Result<Option<Superblock>> {
     if store.head() > 0 {
         let uuid = find_identity(store).map_err(io)?.ok_or(Error::Foreign { path: path() })?;
         // Only the identity is needed: positions count from zero for ever, and generations are in the groups.
-        return Ok(Some(Superblock { uuid, ..Superblock::first([0; 16], u64::MAX, 0) }));
+        return Ok(Some(Superblock { uuid, ..Superblock::first([0; 16], STORE_SIZE, 0) }));
     }
     let mut block = [0; SUPERBLOCK_LEN];
     let read = store.read_at(0, &mut block).map_err(io)?;
     match Superblock::decode(&block[..read]) {
+        // A segment of a directory: its end is not where a store's would be, and the directory's next writer would not see what is cut here.
+        Ok(superblock) if superblock.segment_size != STORE_SIZE || superblock.base_lsn != 0 => {
+            Err(Error::Foreign { path: path() })
+        }
         Ok(superblock) => Ok(Some(superblock)),
         // A creation that was interrupted leaves zeros: all that a superblock holds is in one sector.
         Err(SuperblockError::Foreign) if is_zero(store).map_err(io)? => Ok(None),

@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    DATA_OFFSET, FORMAT_VERSION, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name, segment_name,
+    DATA_OFFSET, FORMAT_VERSION, STORE_SIZE, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name,
+    segment_name,
 };
 use crate::state::Place;
-use crate::tail::{self, Tail};
+use crate::tail::{self, Ending, Tail};
 use crate::walk::Span;
 use crate::{Lsn, segment};
 
@@ -150,6 +151,10 @@ impl Survey {
                 // A segment is sealed only when its successor has its name: that one was lost.
                 self.problems.push(Error::Corrupt(damaged(&last.path, seal.lsn, CorruptionKind::MissingSegment)));
             }
+            if self.head.lsn > tail.end_lsn && !matches!(tail.ending, Ending::Corrupt(_)) {
+                // Records were dropped up to a place that the log no longer reaches: its end is lost.
+                self.problems.push(Error::Corrupt(damaged(&last.path, tail.end_lsn, CorruptionKind::Group)));
+            }
             self.tail = Some(tail);
             break;
         }
@@ -197,6 +202,10 @@ fn read_superblock(fs: &dyn Fs, path: &Path) -> Result<SegmentFile> {
         }
         SuperblockError::Damaged => Error::Corrupt(damaged(path, base_lsn, CorruptionKind::Superblock)),
     })?;
+    if superblock.segment_size == STORE_SIZE {
+        // A whole log in a store, which cuts differently.
+        return Err(Error::Foreign { path: path.to_owned() });
+    }
     Ok(SegmentFile { path: path.to_owned(), superblock, file_len })
 }
 

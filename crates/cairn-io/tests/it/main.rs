@@ -4,6 +4,7 @@
 
 mod barriers;
 mod contracts;
+mod crash;
 mod failed_barriers;
 mod faults;
 mod native;

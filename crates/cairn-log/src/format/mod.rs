@@ -18,7 +18,8 @@ pub(crate) use seal::{
     HeadMark, IndexEntry, TRAILER_LEN, decode_index, decode_trailer, encode_index, encode_trailer, seal_len,
 };
 pub(crate) use superblock::{
-    DATA_OFFSET, FORMAT_VERSION, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name, segment_name,
+    DATA_OFFSET, FORMAT_VERSION, STORE_SIZE, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name,
+    segment_name,
 };
 
 use uuid::Uuid;

@@ -13,6 +13,9 @@ pub(crate) const DATA_OFFSET: u64 = SUPERBLOCK_LEN as u64;
 /// The only format version this code writes and reads.
 pub(crate) const FORMAT_VERSION: u32 = 1;
 
+/// The segment size in the superblock of a store, which has one segment without bound. No segment of a directory has it.
+pub(crate) const STORE_SIZE: u64 = u64::MAX;
+
 const MAGIC: [u8; 8] = *b"CAIRNLOG";
 
 /// Magic, version and checksum keep their places in every version, so that any version can be told from damage.

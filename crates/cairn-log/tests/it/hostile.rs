@@ -730,3 +730,46 @@ proptest! {
         prop_assert!(started.elapsed() < Duration::from_secs(20));
     }
 }
+
+/// A head that the log does not reach says that the end is lost: whatever were appended there would never be read.
+#[test]
+fn a_head_beyond_the_end_is_damage() {
+    let sim = SimFs::new();
+    let log = on(&sim, small()).open(DIR).unwrap();
+    let lsns: Vec<Lsn> = (0..6u8).map(|n| log.commit(&[n; 200]).unwrap()).collect();
+    log.truncate_before(lsns[4]).unwrap();
+    drop(log);
+    drop(on(&sim, small()).open(DIR).unwrap());
+    let (path, _) = sim.files().into_iter().rfind(|(path, _)| path.extension().is_some_and(|e| e == "cairn")).unwrap();
+    let mut bytes = sim.read_file(&path).unwrap();
+    bytes[4096..].fill(0);
+    sim.write_file(&path, bytes).unwrap();
+    let before = sim.fingerprint();
+    assert!(matches!(on(&sim, small()).open(DIR), Err(Error::Corrupt(_))));
+    assert_eq!(sim.fingerprint(), before);
+    let look = Inspection::open_on(Arc::new(sim.clone()), DIR).unwrap();
+    assert_eq!(look.problems().len(), 1);
+}
+
+/// A segment is no store, and a store no segment: each would be continued where the other one cannot see it.
+#[test]
+fn a_segment_is_not_taken_for_a_store_nor_a_store_for_a_segment() {
+    let sim = SimFs::new();
+    let log = on(&sim, small()).open(DIR).unwrap();
+    log.commit(b"in a directory").unwrap();
+    log.close().unwrap();
+    let (path, _) = sim.files().into_iter().rfind(|(path, _)| path.extension().is_some_and(|e| e == "cairn")).unwrap();
+    let before = sim.fingerprint();
+    let store = Arc::new(cairn_io::FileStore::open(&sim, &path).unwrap());
+    assert!(matches!(Log::with_store(store, on(&sim, small())), Err(Error::Foreign { .. })));
+    assert_eq!(sim.fingerprint(), before);
+    let store = Arc::new(cairn_io::FileStore::open(&sim, std::path::Path::new("/store")).unwrap());
+    let log = Log::with_store(store, on(&sim, small())).unwrap();
+    log.commit(b"in a store").unwrap();
+    log.close().unwrap();
+    let bytes = sim.read_file("/store").unwrap();
+    sim.write_file(&path, bytes).unwrap();
+    let before = sim.fingerprint();
+    assert!(matches!(on(&sim, small()).open(DIR), Err(Error::Foreign { .. })));
+    assert_eq!(sim.fingerprint(), before);
+}

@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers outside of test functions unwrap as the tests do")]
 
+mod contract;
 mod crash;
 mod explorer;
 mod failed_sync;
