@@ -13,19 +13,15 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Looks at the log in `dir`; fails when there is none.
 ///
-/// A look that takes place while a group is being written can meet bytes that are not there yet, with later ones that are. What
-/// looks damaged or torn is therefore believed only when a second look finds the same: by then the bytes would have come.
+/// A group that is just being written looks like a torn tail. One is therefore believed only when it stays as it is for a while.
 pub(crate) fn inspect(dir: &Path) -> anyhow::Result<Inspection> {
     let mut log = open(dir)?;
     for _ in 1..LOOKS_MAX {
-        if log.problems().is_empty() && !matches!(log.end_state(), EndState::Torn { .. }) {
-            break;
-        }
+        let EndState::Torn { .. } = log.end_state() else { break };
+        let end = (log.end_state(), log.end_lsn());
         std::thread::sleep(PAUSE);
-        let again = open(dir)?;
-        let same = findings(&log) == findings(&again);
-        log = again;
-        if same {
+        log = open(dir)?;
+        if (log.end_state(), log.end_lsn()) == end {
             break;
         }
     }
@@ -39,8 +35,4 @@ fn open(dir: &Path) -> anyhow::Result<Inspection> {
         }
         error => error.into(),
     })
-}
-
-fn findings(log: &Inspection) -> (EndState, cairnlog::Lsn, Vec<String>) {
-    (log.end_state(), log.end_lsn(), log.problems().iter().map(ToString::to_string).collect())
 }

@@ -1,4 +1,4 @@
-//! The `cairn` command: append to, read, inspect, verify and truncate durable logs.
+//! The `cairn` command: append to, read, inspect, verify, truncate and torture durable logs.
 //!
 //! One module per command; [`report`] decides what is said and with which exit code, [`input`] turns standard input into records.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
@@ -13,6 +13,7 @@ mod progress;
 mod report;
 mod signals;
 mod sink;
+mod torture;
 mod truncate;
 mod verify;
 
@@ -34,13 +35,14 @@ Examples:
   cairn cat ./demo-log | tail -1              read them back
   cairn info ./demo-log                       what is in the log
   cairn verify ./demo-log                     check every byte
+  cairn torture ./torture                     kill a writer 100 times, lose nothing
 
 Exit codes:
   0  done; intact
   1  failed: see the message
   2  wrong usage
   3  torn tail: the log ends in an unfinished write; nothing acknowledged is lost
-  4  corruption: damaged, missing, foreign or too new segments";
+  4  corruption: damaged, missing, foreign or too new segments; something acknowledged was lost";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -49,6 +51,9 @@ enum Command {
     Info(info::Args),
     Verify(verify::Args),
     Truncate(truncate::Args),
+    Torture(torture::Args),
+    #[command(hide = true)]
+    TortureChild(torture::child::Args),
 }
 
 fn main() -> ExitCode {
@@ -62,6 +67,8 @@ fn main() -> ExitCode {
         Command::Info(args) => ("info", info::run(&args)),
         Command::Verify(args) => ("verify", verify::run(&args)),
         Command::Truncate(args) => ("truncate", truncate::run(&args)),
+        Command::Torture(args) => ("torture", torture::run(&args)),
+        Command::TortureChild(args) => ("torture-child", torture::child::run(&args)),
     };
     report::exit(name, outcome)
 }

@@ -6,11 +6,18 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// A bar for `total` bytes, or a counter when the total is not known.
 pub(crate) fn bytes(total: Option<u64>, what: &'static str) -> ProgressBar {
+    let known = "{prefix} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left {msg}";
+    bar(total, what, if total.is_some() { known } else { "{prefix} {spinner} {bytes} {binary_bytes_per_sec} {msg}" })
+}
+
+/// A bar for `total` steps, or a counter when the total is not known.
+pub(crate) fn count(total: Option<u64>, what: &'static str) -> ProgressBar {
+    let known = "{prefix} [{bar:30}] {pos}/{len}, {eta} left: {msg}";
+    bar(total, what, if total.is_some() { known } else { "{prefix} {spinner} {msg}" })
+}
+
+fn bar(total: Option<u64>, what: &'static str, template: &str) -> ProgressBar {
     let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-    let template = match total {
-        Some(_) => "{prefix} [{bar:30}] {bytes}/{total_bytes} {binary_bytes_per_sec}, {eta} left {msg}",
-        None => "{prefix} {spinner} {bytes} {binary_bytes_per_sec} {msg}",
-    };
     // The templates are constants; a wrong one only looks plain.
     let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.set_style(style.progress_chars("=> "));

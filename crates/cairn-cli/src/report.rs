@@ -22,7 +22,7 @@ pub(crate) type Outcome = anyhow::Result<Status>;
 const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 const TORN: u8 = 3;
-const CORRUPT: u8 = 4;
+pub(crate) const CORRUPT: u8 = 4;
 
 /// The arguments ask for something that does not exist.
 #[derive(Debug)]
@@ -35,6 +35,18 @@ impl fmt::Display for UsageError {
 }
 
 impl std::error::Error for UsageError {}
+
+/// Something that a log had acknowledged is not there any more.
+#[derive(Debug)]
+pub(crate) struct LostError(pub(crate) String);
+
+impl fmt::Display for LostError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for LostError {}
 
 /// Ends a command: prints its error, if it has one, and returns the exit code.
 pub(crate) fn exit(command: &str, outcome: Outcome) -> ExitCode {
@@ -69,9 +81,13 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     ExitCode::from(USAGE)
 }
 
-fn code(error: &anyhow::Error) -> u8 {
+/// The exit code for an error.
+pub(crate) fn code(error: &anyhow::Error) -> u8 {
     if error.chain().any(|cause| cause.is::<UsageError>()) {
         return USAGE;
+    }
+    if error.chain().any(|cause| cause.is::<LostError>()) {
+        return CORRUPT;
     }
     match log_error(error) {
         // Not the arguments' fault: they were good when the command began.

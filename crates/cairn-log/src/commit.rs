@@ -113,8 +113,8 @@ impl Core {
         }
     }
 
-    /// Appends one record; returns its position and number.
-    pub(crate) fn append(&self, payload: &[u8]) -> Result<(Lsn, u64)> {
+    /// Appends one record; returns its position and number, and how many cuts there had been.
+    pub(crate) fn append(&self, payload: &[u8]) -> Result<(Lsn, u64, u64)> {
         let max = self.options.max_record_size;
         if payload.len() as u64 > max {
             return Err(Error::TooLarge { len: payload.len() as u64, max });
@@ -124,7 +124,7 @@ impl Core {
         let (lsn, seq) = state.begin_record();
         push_frame(&mut state.buffer.bytes, FrameKind::Record, payload, lsn, state.active.seed());
         state.publish(frame_len(payload.len()), 1, payload.len() as u64);
-        Ok((Lsn(lsn), seq))
+        Ok((Lsn(lsn), seq, state.cut_count))
     }
 
     /// Appends several records into one group, which recovery keeps or drops as a whole. Returns the first and last
@@ -274,9 +274,13 @@ impl Core {
     }
 
     /// Leads or waits until everything below `target` has reached the goal.
-    fn reach(&self, target: u64, goal: Goal) -> Result<()> {
-        let mut guard = self.lock();
+    fn reach<'a>(&'a self, mut guard: Guard<'a>, target: u64, goal: Goal) -> Result<()> {
+        let cut_count = guard.cut_count;
         let result = loop {
+            if guard.cut_count != cut_count {
+                // Everything was durable when the log was cut; what lay above the cut is gone, and its positions are used again.
+                break Ok(());
+            }
             let reached = match goal {
                 Goal::Flushed => guard.flushed,
                 Goal::Durable => guard.durable,
@@ -330,14 +334,16 @@ impl Core {
 
     /// Returns once everything appended before the call is with the operating system.
     pub(crate) fn flush(&self) -> Result<()> {
-        let target = self.lock().appended;
-        self.reach(target, Goal::Flushed)
+        let guard = self.lock();
+        let target = guard.appended;
+        self.reach(guard, target, Goal::Flushed)
     }
 
     /// Returns once everything appended before the call is durable.
     pub(crate) fn sync(&self) -> Result<()> {
-        let target = self.lock().appended;
-        self.reach(target, Goal::Durable)
+        let guard = self.lock();
+        let target = guard.appended;
+        self.reach(guard, target, Goal::Durable)
     }
 
     /// Returns once the record at `lsn` and everything before it is durable.
@@ -349,22 +355,32 @@ impl Core {
             }
             return Err(guard.out_of_range(lsn));
         }
-        drop(guard);
-        self.reach(lsn.0 + 1, Goal::Durable).map_err(|error| match error {
+        self.reach(guard, lsn.0 + 1, Goal::Durable).map_err(|error| match error {
             Error::InDoubt { durable, cause, .. } => Error::InDoubt { lsn, durable, cause },
             other => other,
         })
     }
 
-    /// Whether the record at `lsn` is durable, or will never be.
-    pub(crate) fn outcome(&self, lsn: Lsn) -> Option<Result<()>> {
-        self.lock().outcome(lsn)
+    /// Whether the record at `lsn`, appended after `cut_count` cuts, is durable, or will never be.
+    pub(crate) fn outcome(&self, lsn: Lsn, cut_count: u64) -> Option<Result<()>> {
+        self.lock().outcome(lsn, cut_count)
+    }
+
+    /// Returns once that is known.
+    pub(crate) fn settled(&self, lsn: Lsn, cut_count: u64) -> Result<()> {
+        let guard = self.lock();
+        match guard.outcome(lsn, cut_count) {
+            Some(outcome) => outcome,
+            None => self.reach(guard, lsn.0 + 1, Goal::Durable),
+        }
     }
 
     /// Asks for durability of the record at `lsn` without waiting for it: a thread of the log's own sees to it.
     pub(crate) fn request(self: &Arc<Self>, lsn: Lsn) -> Result<()> {
         let mut guard = self.lock();
-        guard.requested = guard.requested.max(lsn.0 + 1);
+        // A cut may have taken it back already.
+        let end = guard.appended;
+        guard.requested = guard.requested.max(lsn.0 + 1).min(end);
         if guard.committer.is_none() {
             let core = self.clone();
             let spawned = thread::Builder::new().name("cairn-commit".into()).spawn(move || core.commit_requests());
@@ -376,9 +392,9 @@ impl Core {
     }
 
     /// Calls back once the record at `lsn` is durable or in doubt; at once when it is already.
-    pub(crate) fn on_durable(&self, lsn: Lsn, callback: Callback) {
+    pub(crate) fn on_durable(&self, lsn: Lsn, cut_count: u64, callback: Callback) {
         let mut guard = self.lock();
-        guard.callbacks.push((lsn, callback));
+        guard.callbacks.push((lsn, cut_count, callback));
         self.settle(guard);
     }
 
@@ -390,12 +406,12 @@ impl Core {
             }
             let target = guard.requested;
             let done = guard.stopped.is_some() || (guard.closed && target <= guard.durable);
-            self.settle(guard);
             if done {
+                self.settle(guard);
                 return;
             }
             // An error is in the state, where every ticket finds it.
-            let _ = self.reach(target, Goal::Durable);
+            let _ = self.reach(guard, target, Goal::Durable);
         }
     }
 

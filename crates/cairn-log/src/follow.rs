@@ -99,7 +99,7 @@ impl Follower {
             let later = self.core.reader_of(&guard);
             let later = if flushed { later } else { later.durable() };
             drop(guard);
-            self.reader.extend(later);
+            self.reader.extend(later)?;
         }
         Ok(())
     }

@@ -125,7 +125,7 @@ impl Log {
     /// [`Error::TooLarge`]; [`Error::Full`] when the disk is: nothing was appended, and after space was freed the call can be repeated;
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub fn append(&self, record: &[u8]) -> Result<Lsn> {
-        self.core.append(record).map(|(lsn, _)| lsn)
+        self.core.append(record).map(|(lsn, _, _)| lsn)
     }
 
     /// Appends several records, next to each other; after any crash all of them are there or none. Returns the
@@ -194,9 +194,9 @@ impl Log {
     /// # Errors
     /// As [`append`](Log::append); [`Error::Io`] when the thread cannot be started.
     pub fn submit(&self, record: &[u8]) -> Result<Ticket> {
-        let (lsn, seq) = self.core.append(record)?;
+        let (lsn, seq, cut_count) = self.core.append(record)?;
         self.core.request(lsn)?;
-        Ok(Ticket::new(self.core.clone(), lsn, Seq(seq)))
+        Ok(Ticket::new(self.core.clone(), lsn, Seq(seq), cut_count))
     }
 
     /// Reads records in order from `start`, an [`Lsn`] or a [`Seq`], up to everything appended before this call, durable or not;
@@ -337,7 +337,10 @@ impl Core {
             let next = state.segments.get(i + 1).map(|s| s.superblock.base_lsn);
             let mut piece = Piece::whole(file.clone(), next.unwrap_or(state.flushed));
             if next.is_none() {
-                piece.index = Some(state.index.clone());
+                // A group that is still in memory is noted, and not there to be read.
+                let mut index = state.index.clone();
+                index.entries.retain(|e| e.lsn < state.flushed);
+                piece.index = Some(index);
             }
             if let Home::Store { .. } = self.home {
                 piece.start = state.origin;

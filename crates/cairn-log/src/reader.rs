@@ -360,22 +360,31 @@ impl Reader {
         Err(Error::NotARecord { lsn, previous: Lsn(previous) })
     }
 
-    /// Takes over what became readable since the reader was made.
-    pub(crate) fn extend(&mut self, later: Reader) {
+    /// Takes over what became readable since the reader was made. Fails when records that were not read yet have been dropped since.
+    pub(crate) fn extend(&mut self, later: Reader) -> Result<()> {
         let Some(at) = self.pieces.front().map(|p| p.file.path.clone()) else {
             *self = later;
-            return;
+            return Ok(());
         };
         let from = self.place();
+        let Some(known) = later.pieces.iter().position(|p| p.file.path == at && p.end_lsn >= from.lsn) else {
+            // The segment was dropped: no harm when only its seal was left.
+            if later.pieces.front().is_some_and(|p| p.start.seq > from.seq) {
+                self.failed = true;
+                return Err(self.truncated());
+            }
+            let first_seq = self.first_seq;
+            *self = Reader { first_seq, ..later };
+            return Ok(());
+        };
         self.end = later.end;
         self.durable_lsn = later.durable_lsn;
-        let mut pieces = later.pieces;
-        let known = pieces.iter().position(|p| p.file.path == at && p.end_lsn >= from.lsn).unwrap_or(0);
-        pieces.drain(..known);
-        self.pieces = pieces;
+        self.pieces = later.pieces;
+        self.pieces.drain(..known);
         if let (Some(walk), Some(piece)) = (&mut self.walk, self.pieces.front()) {
             walk.extend_to(piece.end_lsn);
         }
+        Ok(())
     }
 
     /// The sparse index of a piece, from memory or from the seal of its file; empty where the seal does not verify, which makes a seek slower and nothing else.

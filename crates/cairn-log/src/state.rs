@@ -69,7 +69,8 @@ pub(crate) struct State {
     /// Below this, somebody asked for durability without waiting for it.
     pub(crate) requested: u64,
     pub(crate) committer: Option<thread::JoinHandle<()>>,
-    pub(crate) callbacks: Vec<(Lsn, Callback)>,
+    /// Who is to be called, with the record and the number of cuts before it.
+    pub(crate) callbacks: Vec<(Lsn, u64, Callback)>,
     /// How many `truncate_after` there were, and where the last one cut, for readers that stand above it.
     pub(crate) cut_count: u64,
     pub(crate) cut_lsn: u64,
@@ -187,9 +188,10 @@ impl State {
         Error::OutOfRange { lsn, first: Lsn(self.head.lsn), end: Lsn(self.appended) }
     }
 
-    /// Whether the record at `lsn` is durable, or will never be; `None` while that is open.
-    pub(crate) fn outcome(&self, lsn: Lsn) -> Option<Result<()>> {
-        if lsn.0 < self.durable {
+    /// Whether the record at `lsn`, appended after `cut_count` cuts, is durable, or will never be; `None` while that is open.
+    pub(crate) fn outcome(&self, lsn: Lsn, cut_count: u64) -> Option<Result<()>> {
+        // Everything was durable when the log was cut, also what the cut then took back.
+        if lsn.0 < self.durable || self.cut_count != cut_count {
             return Some(Ok(()));
         }
         match &self.stopped {
@@ -204,10 +206,10 @@ impl State {
     /// Takes out the callbacks whose outcome is known.
     pub(crate) fn due_callbacks(&mut self) -> Vec<(Callback, Result<()>)> {
         let mut due = Vec::new();
-        for (lsn, callback) in std::mem::take(&mut self.callbacks) {
-            match self.outcome(lsn) {
+        for (lsn, cut_count, callback) in std::mem::take(&mut self.callbacks) {
+            match self.outcome(lsn, cut_count) {
                 Some(outcome) => due.push((callback, outcome)),
-                None => self.callbacks.push((lsn, callback)),
+                None => self.callbacks.push((lsn, cut_count, callback)),
             }
         }
         due
@@ -276,6 +278,13 @@ impl State {
         }
     }
 
+    /// Tells followers and waiters that the log was cut: together with the change itself, under the same lock. Sooner, a follower made in
+    /// between would take the old segments for the new ones, and never hear of the cut.
+    pub(crate) fn note_cut(&mut self, cut: Place) {
+        self.cut_count += 1;
+        self.cut_lsn = cut.lsn;
+    }
+
     /// Goes on in a segment that is durable up to `end`.
     pub(crate) fn start_in(&mut self, next: ActiveSegment, end: Place, reserved: u64) {
         assert!(!self.buffer.has_data(), "everything was written to the segment before");
@@ -286,6 +295,8 @@ impl State {
         (self.appended, self.flushed, self.durable) = (end.lsn, end.lsn, end.lsn);
         self.next_seq = end.seq;
         self.reserved = reserved;
+        // Whoever asked for more got it before the log was cut.
+        self.requested = self.requested.min(end.lsn);
     }
 
     /// The superblock of a segment that is to start at `base`.

@@ -19,12 +19,14 @@ pub struct Ticket {
     core: Arc<Core>,
     lsn: Lsn,
     seq: Seq,
+    /// How many cuts there had been when the record was appended.
+    cut_count: u64,
     listener: Option<EventListener>,
 }
 
 impl Ticket {
-    pub(crate) fn new(core: Arc<Core>, lsn: Lsn, seq: Seq) -> Self {
-        Ticket { core, lsn, seq, listener: None }
+    pub(crate) fn new(core: Arc<Core>, lsn: Lsn, seq: Seq, cut_count: u64) -> Self {
+        Ticket { core, lsn, seq, cut_count, listener: None }
     }
 
     /// Where the record starts.
@@ -42,13 +44,13 @@ impl Ticket {
     /// # Errors
     /// [`Error::InDoubt`](crate::Error::InDoubt) when a write or barrier failed.
     pub fn wait(self) -> Result<()> {
-        self.core.sync_to(self.lsn)
+        self.core.settled(self.lsn, self.cut_count)
     }
 
     /// Calls `callback` once, when the record is durable or in doubt: at once and in this thread when that is known already, in the thread
     /// that leads the flush otherwise, with no lock held. A panic in it is caught and affects nothing else.
     pub fn on_durable(self, callback: impl FnOnce(Result<()>) + Send + 'static) {
-        self.core.on_durable(self.lsn, Box::new(callback));
+        self.core.on_durable(self.lsn, self.cut_count, Box::new(callback));
     }
 }
 
@@ -60,7 +62,7 @@ impl Future for Ticket {
         loop {
             // Registered before looking: a change between the two is not missed.
             let mut listener = self.listener.take().unwrap_or_else(|| self.core.progress.listen());
-            if let Some(outcome) = self.core.outcome(self.lsn) {
+            if let Some(outcome) = self.core.outcome(self.lsn, self.cut_count) {
                 return Poll::Ready(outcome);
             }
             if Pin::new(&mut listener).poll(context).is_pending() {

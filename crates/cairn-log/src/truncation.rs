@@ -88,7 +88,7 @@ impl Core {
 
     fn drop_after<'a>(&'a self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
         let mut reader = self.reader_of(&guard);
-        let (mut guard, found) = self.exclusive(guard, || reader.seek_past(lsn));
+        let (guard, found) = self.exclusive(guard, || reader.seek_past(lsn));
         let cut = match found {
             Ok(cut) => cut,
             Err(error) => return (guard, Err(error)),
@@ -96,8 +96,6 @@ impl Core {
         if cut.seq == guard.next_seq {
             return (guard, Ok(()));
         }
-        guard.cut_count += 1;
-        guard.cut_lsn = cut.lsn;
         match &self.home {
             Home::Directory { fs, dir, .. } => self.cut_directory(guard, &**fs, dir, cut),
             Home::Store { .. } => self.cut_store(guard, cut),
@@ -144,6 +142,7 @@ impl Core {
         let obsolete = obsolete.into_iter().map(|s| s.path).filter(|path| *path != next.file.path).collect();
         let end = Place { lsn: cut.lsn + GROUP_HEADER_LEN as u64, seq: cut.seq };
         guard.start_in(next, end, end.lsn + NOTES);
+        guard.note_cut(cut);
         guard.marked = true;
         self.exclusive(guard, || segment::remove(fs, dir, obsolete).map(drop))
     }
@@ -156,6 +155,7 @@ impl Core {
             guard.cuts.push(Cut { lsn: cut.lsn, seq: cut.seq, resumes });
             guard.index.entries.retain(|e| e.lsn < cut.lsn);
             guard.next_seq = cut.seq;
+            guard.note_cut(cut);
         }
         (guard, result)
     }

@@ -107,6 +107,10 @@ impl Walk {
 
     /// Goes to the next group, over whatever is left of the current one; `None` at the end of the span.
     pub(crate) fn next_group(&mut self) -> Result<Option<GroupHeader>, Damage> {
+        // The rest of a group that lies beyond the end is for later: a follower's end moves on.
+        if self.pos >= self.span.end_lsn {
+            return Ok(None);
+        }
         self.finish_group()?;
         if self.pos >= self.span.end_lsn {
             return Ok(None);

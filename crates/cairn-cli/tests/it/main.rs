@@ -16,4 +16,5 @@ mod kills;
 mod look;
 mod signals;
 mod system_calls;
+mod torture;
 mod truncate;

@@ -389,3 +389,63 @@ fn truncations_and_appends_of_other_threads_exclude_each_other() {
     }
     assert_eq!(log.next_seq(), Seq(expected));
 }
+
+/// A cut takes back records that somebody waits for: they were durable, and nobody goes on waiting for positions that are gone.
+#[test]
+fn a_cut_settles_whoever_waits_above_it() {
+    within("somebody above a cut", || {
+        let sim = SimFs::new();
+        let log = on(&sim);
+        let first = log.commit(b"kept").unwrap();
+        let [waited, awaited, called] = [1u8, 2, 3].map(|n| log.submit(&[n; 3000]).unwrap());
+        let (told, heard) = mpsc::channel();
+        called.on_durable(move |result| told.send(result.is_ok()).unwrap());
+        log.truncate_after(first).unwrap();
+        assert!(heard.recv().unwrap());
+        waited.wait().unwrap();
+        block_on(awaited).unwrap();
+        let before = sim.counters().calls(Call::Sync);
+        log.sync().unwrap();
+        assert!(sim.counters().calls(Call::Sync) - before <= 1, "nobody syncs for nothing");
+        log.close().unwrap();
+    });
+}
+
+#[test]
+fn waiters_and_followers_live_with_cuts() {
+    within("a waiter or a follower", || {
+        let sim = SimFs::new();
+        let log = Arc::new(on(&sim));
+        let stop = Arc::new(AtomicBool::new(false));
+        let start = log.commit(b"start").unwrap();
+        let workers: Vec<_> = (0..4u8)
+            .map(|n| {
+                let (log, stop) = (log.clone(), stop.clone());
+                thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        match n {
+                            0 => drop(log.submit(&[n; 300]).unwrap()),
+                            1 => log.append(&[n; 700]).map(drop).unwrap(),
+                            2 => log.sync().unwrap(),
+                            _ => {
+                                let mut follower = log.follow(log.head_lsn()).unwrap();
+                                for _ in 0..20 {
+                                    match follower.try_next() {
+                                        Ok(_) | Err(Error::Truncated { .. }) => {}
+                                        Err(error) => panic!("{error:?}"),
+                                    }
+                                }
+                            }
+                        }
+                    }
+                })
+            })
+            .collect();
+        for _ in 0..40 {
+            log.truncate_after(start).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+        workers.into_iter().for_each(|t| t.join().unwrap());
+        Arc::into_inner(log).unwrap().close().unwrap();
+    });
+}
