@@ -228,24 +228,58 @@ impl CrashExplorer {
         state: &CrashState,
         check: &mut impl FnMut(&CrashState) -> Result<(), E>,
     ) -> Result<(), Failure> {
-        let message = match catch_unwind(AssertUnwindSafe(|| check(state))) {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(error)) => error.to_string(),
-            Err(panic) => {
-                let text = panic.downcast_ref::<String>().map(String::as_str);
-                let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
-                format!("panicked: {text}")
-            }
-        };
+        let Some(message) = verdict(state, check) else { return Ok(()) };
+        let smallest = shrink(state, check);
+        let mut text = state.to_string();
+        if smallest.picks != state.picks {
+            text = format!("{text}\nstill wrong when all but this is the newest:\n{smallest}");
+        }
         Err(Failure {
             message,
             point: state.point(),
             id: state.id,
             seed: self.seed,
-            state: state.to_string(),
+            state: text,
             label: self.label.clone(),
         })
     }
+}
+
+/// What is wrong with a state: what the check says, or the message of its panic.
+fn verdict<E: fmt::Display>(
+    state: &CrashState,
+    check: &mut impl FnMut(&CrashState) -> Result<(), E>,
+) -> Option<String> {
+    match catch_unwind(AssertUnwindSafe(|| check(state))) {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            Some(format!("panicked: {text}"))
+        }
+    }
+}
+
+/// A failing state with as little lost as possible: one thing after the other gets its newest value, and keeps it if the state
+/// still fails.
+fn shrink<E: fmt::Display>(state: &CrashState, check: &mut impl FnMut(&CrashState) -> Result<(), E>) -> CrashState {
+    let choices = &state.point.choices;
+    let mut smallest = state.clone();
+    for (which, newest) in choices.everything().into_iter().enumerate() {
+        if smallest.picks[which] == newest {
+            continue;
+        }
+        let mut picks = smallest.picks.clone();
+        picks[which] = newest;
+        let disk = choices.build(&picks, state.id);
+        let fingerprint = disk.fingerprint();
+        let candidate = CrashState { picks, disk, fingerprint, ..smallest.clone() };
+        if verdict(&candidate, check).is_some() {
+            smallest = candidate;
+        }
+    }
+    smallest
 }
 
 /// A point of a trace with everything that is open there; shared by its states.

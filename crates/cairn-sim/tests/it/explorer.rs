@@ -185,3 +185,23 @@ fn recovery_can_be_crashed_again() {
     }
     assert!(inner_states > 100);
 }
+
+#[test]
+fn failing_state_is_shrunk_to_what_matters() {
+    let sim = SimFs::new();
+    sim.write_file("/f", vec![0; 8 * 512]).unwrap();
+    let file = crate::open(&sim, "/f");
+    crate::write(&file, 0, &[1; 8 * 512]);
+    // Wrong whenever sector 5 is missing, whatever else is.
+    let now = sim.op_count();
+    let failure = CrashExplorer::new(sim.trace())
+        .points(now..=now)
+        .for_each(|state| match state.fs().read_file("/f").unwrap()[5 * 512] {
+            0 => Err("sector 5 is missing"),
+            _ => Ok(()),
+        })
+        .unwrap_err();
+    let (_, smallest) = failure.state.split_once("still wrong when all but this is the newest:").unwrap();
+    let missing = smallest.lines().find(|line| line.contains("did not land")).unwrap();
+    assert_eq!(missing.split_once(": ").unwrap().1.trim(), "5", "{smallest}");
+}
