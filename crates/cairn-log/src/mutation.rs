@@ -21,7 +21,7 @@ pub enum Mutation {
     IgnoreFailedWrite,
     /// Followers return what is written and not yet durable (L09).
     FollowFlushed,
-    /// Recovery takes damage below the watermark for a torn tail (L10).
+    /// Recovery takes damage below the watermark for a torn tail, and cuts below it (L10).
     CutBelowWatermark,
     /// The mark of a clean close shares a barrier with what it says is durable (L11).
     MarkBeforeBarrier,

@@ -186,6 +186,9 @@ fn recover(
     if mutation::is(Mutation::DropAboveWatermark) {
         end = watermark;
     }
+    if mutation::is(Mutation::CutBelowWatermark) {
+        end = Place { lsn: file.superblock.base_lsn, seq: file.superblock.base_seq };
+    }
     let (cut, ending) = match tail.ending {
         Ending::Torn { bytes } => (bytes, EndState::Torn { bytes }),
         _ => (0, EndState::Unclosed),

@@ -1,4 +1,4 @@
-//! guards: L01 L02 L09 L35 L36 L37 L38 L39 L41 L49
+//! guards: L01 L02 L09 L35 L36 L37 L49
 //!
 //! Many threads on one log: who shares a barrier, who is told of a failure, and that nobody waits for ever.
 
