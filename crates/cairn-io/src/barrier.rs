@@ -7,19 +7,27 @@
 //! 2. latch: after the first failure none is issued, and none returns Ok.
 //!
 //! Waiting is not wasted: a caller that finds a whole barrier begun *after* its call takes that one's Ok as its own.
+//!
+//! A barrier that is part of a write and whose error nobody else can take may run beside these; its owner says [`fail`](Barrier::fail) when it
+//! failed, and 2. holds for all.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, PoisonError};
+#[cfg(not(cairn_shuttle))]
+use std::sync::{Mutex, MutexGuard};
+
+#[cfg(cairn_shuttle)]
+use shuttle::sync::{Mutex, MutexGuard};
 
 #[derive(Debug, Default)]
 pub(crate) struct Barrier {
-    /// The first failure. Held while a barrier runs.
-    running: Mutex<Option<Arc<io::Error>>>,
-    /// True once `running` holds a failure, so that writers need not wait for a running barrier to look.
-    failed: AtomicBool,
+    /// Held while a barrier runs.
+    running: Mutex<()>,
+    /// The first failure. Outside of `running`, so that nobody waits for a running barrier to look or to fail.
+    first: OnceLock<Arc<io::Error>>,
     /// How many shared barriers were begun; changes only while `running` is held.
     begun: AtomicU64,
 }
@@ -28,49 +36,43 @@ impl Barrier {
     /// Runs `barrier`, or shares one that began after this call did.
     pub(crate) fn shared(&self, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let begun_before = self.begun.load(Ordering::SeqCst);
-        let mut running = self.lock();
-        if let Some(first) = &*running {
-            return Err(again(first));
-        }
+        let _running = self.lock();
+        self.check()?;
         if self.begun.load(Ordering::SeqCst) != begun_before {
             return Ok(());
         }
         self.begun.fetch_add(1, Ordering::SeqCst);
-        self.run(&mut running, barrier)
+        self.run(barrier)
     }
 
     /// Runs `barrier` alone. Like [`shared`](Self::shared), but it proves nothing to others.
     pub(crate) fn exclusive(&self, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let mut running = self.lock();
-        if let Some(first) = &*running {
-            return Err(again(first));
-        }
-        self.run(&mut running, barrier)
+        let _running = self.lock();
+        self.check()?;
+        self.run(barrier)
     }
 
     /// Refuses when a barrier has failed. Does not wait for a running one.
     pub(crate) fn check(&self) -> io::Result<()> {
-        if !self.failed.load(Ordering::SeqCst) {
-            return Ok(());
-        }
-        self.lock().as_ref().map_or(Ok(()), |first| Err(again(first)))
+        self.first.get().map_or(Ok(()), |first| Err(again(first)))
     }
 
-    fn run(&self, running: &mut Option<Arc<io::Error>>, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
-        let Err(e) = barrier() else { return Ok(()) };
-        let first = Arc::new(e);
-        *running = Some(Arc::clone(&first));
-        self.failed.store(true, Ordering::SeqCst);
-        Err(again(&first))
+    /// A barrier has failed, here or elsewhere: from now on no call returns Ok. Returns the first failure.
+    pub(crate) fn fail(&self, error: io::Error) -> io::Error {
+        again(self.first.get_or_init(|| Arc::new(error)))
+    }
+
+    /// The caller holds `running`. Looks again afterwards, because `fail` waits for nobody.
+    fn run(&self, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+        barrier().map_err(|e| self.fail(e))?;
+        self.check()
     }
 
     /// A barrier that panicked may have taken the error with it: it counts as failed.
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<io::Error>>> {
+    fn lock(&self) -> MutexGuard<'_, ()> {
         self.running.lock().unwrap_or_else(|poisoned: PoisonError<_>| {
-            let mut running = poisoned.into_inner();
-            running.get_or_insert_with(|| Arc::new(io::Error::other("the barrier panicked")));
-            self.failed.store(true, Ordering::SeqCst);
-            running
+            self.fail(io::Error::other("the barrier panicked"));
+            poisoned.into_inner()
         })
     }
 }

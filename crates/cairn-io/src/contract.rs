@@ -94,6 +94,30 @@ fn expect_kind<T: std::fmt::Debug>(result: std::io::Result<T>, kind: std::io::Er
     }
 }
 
+/// Bytes from [`pattern`] at an address that is a multiple of `align`.
+struct Aligned {
+    memory: Vec<u8>,
+    start: usize,
+}
+
+impl Aligned {
+    fn pattern(seed: u64, len: usize, align: usize) -> Self {
+        let mut memory = vec![0; len + align];
+        let start = memory.as_ptr().addr().next_multiple_of(align) - memory.as_ptr().addr();
+        memory.truncate(start + len);
+        memory[start..].copy_from_slice(&pattern(seed, len));
+        Self { memory, start }
+    }
+}
+
+impl std::ops::Deref for Aligned {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.memory[self.start..]
+    }
+}
+
 /// Bytes that differ from position to position, and from seed to seed.
 fn pattern(seed: u64, len: usize) -> Vec<u8> {
     let mut random = Random(seed);

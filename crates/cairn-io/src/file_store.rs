@@ -4,6 +4,7 @@ use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use crate::backend::Backend;
 use crate::barrier::Barrier;
 use crate::fs::{Access, File, Fs, read_full_at, write_all_at};
 use crate::range::{end_of, retry, total_len};
@@ -56,25 +57,45 @@ impl FileStore {
     /// The file system's, as they are; [`InvalidInput`](io::ErrorKind::InvalidInput) for a path without a file name.
     /// After one, an empty file may have been created.
     pub fn open(fs: &dyn Fs, path: &Path) -> io::Result<Self> {
-        let dir = parent_dir(path)?;
-        let file = match fs.open(path, Access::ReadWrite) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => match fs.create_new(path) {
-                // Somebody else was faster.
-                Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs.open(path, Access::ReadWrite)?,
-                created => created?,
-            },
-            opened => opened?,
-        };
-        fs.sync_dir(dir)?;
-        Ok(Self::new(file))
+        open_or_create(fs, path).map(Self::new)
     }
+
+    /// As [`write_at`](Store::write_at), of several slices one after the other.
+    pub(crate) fn write_slices(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        end_of(offset, total_len(slices)?)?;
+        self.barrier.check()?;
+        write_all_at(&*self.file, offset, slices)
+    }
+
+    /// Refuses once a barrier has failed.
+    pub(crate) fn check(&self) -> io::Result<()> {
+        self.barrier.check()
+    }
+
+    /// A barrier that ran beside this store's own has failed: none says Ok any more. Returns the first failure.
+    pub(crate) fn fail(&self, error: io::Error) -> io::Error {
+        self.barrier.fail(error)
+    }
+}
+
+/// See [`FileStore::open`].
+pub(crate) fn open_or_create(fs: &dyn Fs, path: &Path) -> io::Result<Arc<dyn File>> {
+    let dir = parent_dir(path)?;
+    let file = match fs.open(path, Access::ReadWrite) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match fs.create_new(path) {
+            // Somebody else was faster.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs.open(path, Access::ReadWrite)?,
+            created => created?,
+        },
+        opened => opened?,
+    };
+    fs.sync_dir(dir)?;
+    Ok(file)
 }
 
 impl Store for FileStore {
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        end_of(offset, bytes.len())?;
-        self.barrier.check()?;
-        write_all_at(&*self.file, offset, &[IoSlice::new(bytes)])
+        self.write_slices(offset, &[IoSlice::new(bytes)])
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
@@ -102,10 +123,12 @@ impl Store for FileStore {
     }
 
     fn write_durable(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
-        end_of(offset, total_len(slices)?)?;
-        self.barrier.check()?;
-        write_all_at(&*self.file, offset, slices)?;
+        self.write_slices(offset, slices)?;
         self.sync()
+    }
+
+    fn backend(&self) -> Backend {
+        self.file.backend()
     }
 
     /// Reserves nothing, and says Ok, on file systems without allocation.

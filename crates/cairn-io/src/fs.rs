@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::backend::Backend;
+
 /// What an opened [`File`] may be used for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
@@ -32,6 +34,22 @@ pub trait Fs: Debug + Send + Sync {
     /// Opens an existing file. Never creates one.
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>>;
 
+    /// Opens an existing file for writes that go past the page cache and are durable when they return: on `Ok` of
+    /// [`write_at`](File::write_at), these bytes, and the length as far as the write grew it, are on stable storage; of what else was written or
+    /// changed the `Ok` says nothing. After an error it is unknown which of the write's bytes are, and no later barrier tells.
+    ///
+    /// Such a handle takes whole blocks only ([`File::block_size`]) and does not read. Handles for the page cache and this one are of one file:
+    /// each reads, or overwrites, what the other wrote. But two writes, one through each, that are under way *at the same time* and touch the same
+    /// page may lose either, though both return `Ok`: keep them apart, as [`DirectStore`](crate::DirectStore) does.
+    ///
+    /// Fails with [`Unsupported`](io::ErrorKind::Unsupported), as it does by default, where the file cannot be written so. A file system may
+    /// also refuse no earlier than at the first write, with [`InvalidInput`](io::ErrorKind::InvalidInput) or `Unsupported`, and then
+    /// has written nothing.
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let _ = path;
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     /// Creates a file that did not exist and opens it for reading and writing.
     /// Fails with [`AlreadyExists`](io::ErrorKind::AlreadyExists) otherwise.
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>>;
@@ -51,6 +69,12 @@ pub trait Fs: Debug + Send + Sync {
     /// Makes every creation, rename and removal in `dir` that returned before this call durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 
+    /// Whether a caller may prepare files on a thread of its own. A simulator says no, so that its trace is the same in
+    /// every run; the caller then does that work inline.
+    fn background(&self) -> bool {
+        true
+    }
+
     /// The current time; only ever recorded, never used to decide.
     fn now(&self) -> SystemTime;
 
@@ -66,6 +90,18 @@ pub trait File: Debug + Send + Sync {
     /// Writes the slices one after the other from `offset`; returns how many bytes were written, which may be fewer
     /// than given. A gap between the old end and `offset` reads as zeros.
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize>;
+
+    /// Offset, length and address of every slice that is written must be multiples of this many bytes: a power of two, 1 but for
+    /// handles of [`Fs::open_direct`]. A write that breaks the rule may fail with [`InvalidInput`](io::ErrorKind::InvalidInput),
+    /// nothing written.
+    fn block_size(&self) -> usize {
+        1
+    }
+
+    /// How writes through this handle reach the medium.
+    fn backend(&self) -> Backend {
+        Backend::Buffered
+    }
 
     /// Length in bytes.
     fn len(&self) -> io::Result<u64>;

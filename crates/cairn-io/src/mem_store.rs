@@ -3,6 +3,7 @@
 use std::io::{self, IoSlice};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::backend::Backend;
 use crate::range::{end_of, total_len};
 use crate::store::Store;
 
@@ -171,6 +172,10 @@ impl Store for MemStore {
 
     fn write_durable(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.write().write(offset, slices)
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Memory
     }
 
     fn preallocate(&self, offset: u64, len: u64) -> io::Result<()> {

@@ -1,5 +1,12 @@
 //! The real file system: `std` where it says what we need, `rustix` for vectored writes and allocation.
 
+#[cfg(target_os = "linux")]
+mod direct;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+mod ring;
+#[cfg(feature = "io-uring")]
+pub(crate) mod uring;
+
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions, TryLockError};
 use std::io::{self, IoSlice};
@@ -20,6 +27,7 @@ use crate::fs::{Access, File, Fs};
 /// | [`File::write_at`] | `pwritev` | `pwritev` | overlapped write of one slice |
 /// | [`File::allocate`] | `fallocate` | [`Unsupported`](io::ErrorKind::Unsupported) | [`Unsupported`](io::ErrorKind::Unsupported) |
 /// | [`File::try_lock`] | `flock` | `flock` | `LockFileEx` (mandatory: lock a file that holds no data) |
+/// | [`Fs::open_direct`] | `O_DIRECT` and `O_DSYNC` | [`Unsupported`](io::ErrorKind::Unsupported) | [`Unsupported`](io::ErrorKind::Unsupported) |
 /// | [`Fs::sync_dir`] | `fsync` | `fcntl(F_FULLFSYNC)` | `FlushFileBuffers` of the directory |
 ///
 /// # Examples
@@ -46,6 +54,13 @@ impl Fs for NativeFs {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         let file = OpenOptions::new().read(true).write(access == Access::ReadWrite).open(path)?;
         Ok(Arc::new(NativeFile(file)))
+    }
+
+    /// Linux alone has one call that says what is needed. Apple's `F_NOCACHE` is a hint without a barrier; whether `FILE_FLAG_NO_BUFFERING` with
+    /// `FILE_FLAG_WRITE_THROUGH` makes the length durable on Windows is not documented. Both are left out on purpose.
+    #[cfg(target_os = "linux")]
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(direct::DirectFile::open(path)?))
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {

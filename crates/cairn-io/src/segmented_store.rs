@@ -29,6 +29,7 @@ use self::handles::Handles;
 use self::superblock::{PAYLOAD_START, Superblock, end_of_segment, is_segment_size};
 use self::survey::{Survey, segment_path, survey};
 use crate::Error;
+use crate::backend::Backend;
 use crate::barrier::Barrier;
 use crate::fs::{Access, File, Fs, read_full_at, write_all_at};
 use crate::range::{end_of, retry, total_len};
@@ -499,6 +500,10 @@ impl Store for SegmentedStore {
     fn write_durable(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.write_slices(offset, slices)?;
         self.sync()
+    }
+
+    fn backend(&self) -> Backend {
+        Backend::Buffered
     }
 
     /// Creates the files and reserves their space; grows the store to the end of the range where the file system can allocate. When there is

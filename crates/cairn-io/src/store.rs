@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::io::{self, IoSlice};
 
+use crate::backend::Backend;
+
 /// A hint about how a range will be used. Never changes what is read or what is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Advice {
@@ -84,9 +86,15 @@ pub trait Store: Debug + Send + Sync {
         self.sync()
     }
 
-    /// The alignment at which writes are cheapest, in bytes; 1 when it does not matter.
+    /// The alignment at which writes are cheapest, in bytes; 1 when it does not matter. Of [`write_durable`](Store::write_durable), the offset and
+    /// every slice's length and address.
     fn block_size(&self) -> usize {
         1
+    }
+
+    /// How durable writes reach the medium *now*: a store that was refused a faster way says so here, and nowhere else.
+    fn backend(&self) -> Backend {
+        Backend::Other
     }
 
     /// Reserves space for `len` bytes from `offset`, so that writing there later does not run out of it. May grow the

@@ -1,34 +1,37 @@
 //! The writer: how a record gets from `append` to the disk, and who waits for whom.
 //!
 //! ```text
-//!  append -> reserve -> copy -> publish          under the lock, in memory
-//!  sync   -> lead or wait -> seal -> write -> barrier -> durable watermark -> wake
+//!  append -> place -> encode -> publish                              one atomic operation each, no lock
+//!  commit -> wait or lead -> close -> write -> barrier -> cover      by one thread for all who wait
 //! ```
 //!
-//! Group commit is greedy: whoever finds no flush running leads one in its own thread and takes everything published with it; those
-//! who come meanwhile wait, and one of them leads the next.
+//! Group commit is greedy: whoever finds nobody leading the [gate](cairn_io::gate) leads one flush in its own thread and takes
+//! everything published with it; those who come meanwhile wait, and one of them leads the next.
 //!
-//! Invariants:
-//! 1. `durable <= flushed <= appended`, all exclusive, each on a group boundary except `appended`.
-//! 2. A group is sealed, and its end taken as what the barrier covers, *before* its write begins. Were the end read after
-//!    the barrier: 1. A's barrier runs, 2. B appends, 3. A reads the end and acknowledges B, 4. power fails, B is gone (L01).
-//! 3. `busy` marks the one thread that does I/O; it holds no lock while it does, and clears the mark also when it panics (L36, L37).
-//! 4. `frozen` keeps appends out while positions are being decided: rotation and both truncations.
-//! 5. After a failure nothing above `durable` is ever acknowledged by this handle, except what a barrier of its own
+//! Invariants, besides those of the [ring](crate::ring):
+//! 1. `durable <= flushed <= end`, all exclusive, each on a group boundary.
+//! 2. Only who leads does I/O or changes positions, except that appends take places in the open slot, and whoever holds the lock may
+//!    close it and open the next. No lock is held during I/O.
+//! 3. `frozen` keeps slots closed while positions are being decided: rotation and both truncations.
+//! 4. After a failure nothing above `durable` is ever acknowledged by this handle, except what a barrier of its own
 //!    can still cover when only a *write* behind it failed. No position at or above the failure is handed out again.
 
 use std::io::IoSlice;
 use std::path::PathBuf;
 
+use cairn_io::gate::{Gate, Lead, Turn};
 use cairn_io::{File, Fs, Store};
 
 use crate::Lsn;
 use crate::error::{Error, Failure, Result};
-use crate::format::{FrameKind, frame_len, push_frame, restamp_frame, seal_len};
+use crate::flush::{Flush, Goal};
+use crate::format::{ALIGN, FrameKind, GROUP_HEADER_LEN, frame_len, restamp_frame, seal_len, write_frame};
 use crate::mutation::{self, Mutation};
 use crate::options::{Options, Stats};
-use crate::state::{Callback, Opened, Sealed, State};
-use crate::sync::{Arc, Event, Listener, Mutex, MutexGuard, PoisonError, thread};
+use crate::ring::{Filled, Opening, Placed, Ring};
+use crate::state::{Callback, Opened, Pending, Place, State};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use crate::sync::{Arc, Event, Listener, Mutex, MutexGuard, PoisonError, Stopwatch, Weak, Word, thread};
 
 /// Where the segments live.
 #[derive(Clone, Debug)]
@@ -48,6 +51,9 @@ pub(crate) const NOTES: u64 = 4 << 10;
 /// Bytes of one group must fit its header's length field, with room to spare.
 const GROUP_MAX: usize = (1 << 31) + (1 << 20);
 
+/// Blocks larger than this are not aligned to.
+const BLOCK_MAX: u64 = 4096;
+
 pub(crate) type Guard<'a> = MutexGuard<'a, State>;
 
 /// One open log.
@@ -56,56 +62,527 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     pub(crate) home: Home,
     state: Mutex<State>,
-    /// Notified at every change that anybody may wait for.
+    ring: Ring,
+    pub(crate) gate: Gate,
+    /// Notified when whoever led is done, and when the log is thawed.
     pub(crate) progress: Event,
+    requests: Requests,
+    /// Changes when there is something to prepare.
+    pub(crate) wanted: Word,
+    /// For threads of the log's own.
+    pub(crate) myself: Weak<Core>,
 }
 
-/// How far a flush goes.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goal {
-    Flushed,
-    Durable,
+/// Durability that somebody asked for without waiting, and the thread that sees to it.
+#[derive(Debug, Default)]
+struct Requests {
+    /// Slots below this are asked for.
+    slots: AtomicU64,
+    /// Whether the thread sleeps, or is about to.
+    idle: AtomicBool,
+    changed: Word,
+}
+
+/// Where a record went.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Appended {
+    pub(crate) lsn: Lsn,
+    pub(crate) seq: u64,
+    /// The slot it is in.
+    pub(crate) slot: u64,
+}
+
+/// Whether an append may wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Wait,
+    Refuse,
+}
+
+/// Why no slot can be opened.
+enum Blocked {
+    /// The segment is full.
+    Segment,
+    /// Space has to be reserved up to this position.
+    Space(u64),
+    /// Every slot is on its way to the disk.
+    Ring,
+    /// Zeros are being written where the slot would go.
+    Zeros,
+}
+
+/// Leads, until it is dropped; then tells everybody who waits for anything else than the gate.
+pub(crate) struct Leading<'a> {
+    core: &'a Core,
+    lead: Option<Lead<'a>>,
+}
+
+impl std::ops::Deref for Leading<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        self.core
+    }
+}
+
+impl Drop for Leading<'_> {
+    fn drop(&mut self) {
+        self.lead = None;
+        self.core.progress.notify(usize::MAX);
+    }
 }
 
 impl Core {
-    pub(crate) fn new(options: Options, home: Home, at: Opened) -> Self {
-        Core { options, home, state: Mutex::new(State::new(at)), progress: Event::new() }
+    pub(crate) fn new(options: Options, home: Home, at: Opened) -> Arc<Self> {
+        let ring = Ring::new(options.buffers, options.buffer_size);
+        let state = State::new(at);
+        let gate = Gate::new();
+        if let Some(lead) = gate.try_lead() {
+            lead.cover(state.written);
+        }
+        Arc::new_cyclic(|myself| Core {
+            options,
+            home,
+            state: Mutex::new(state),
+            ring,
+            gate,
+            progress: Event::new(),
+            requests: Requests::default(),
+            wanted: Word::default(),
+            myself: myself.clone(),
+        })
     }
 
     /// The state, also after a panic under the lock, which then counts as a failure of the writer.
     pub(crate) fn lock(&self) -> Guard<'_> {
         self.state.lock().unwrap_or_else(|poisoned: PoisonError<Guard<'_>>| {
             let mut guard = poisoned.into_inner();
-            guard.stop(Failure::Panicked, None);
+            self.stop(&mut guard, Failure::Panicked, None);
             guard.frozen = false;
             guard
         })
     }
 
-    pub(crate) fn wait<'a>(&'a self, guard: Guard<'a>) -> Guard<'a> {
+    fn wait<'a>(&'a self, guard: Guard<'a>) -> Guard<'a> {
         let listener = self.progress.listen();
         drop(guard);
         listener.wait();
         self.lock()
     }
 
-    /// Does I/O without the lock, as the only one who does.
-    pub(crate) fn exclusive<'a, R>(&'a self, mut guard: Guard<'a>, io: impl FnOnce() -> R) -> (Guard<'a>, R) {
-        assert!(!guard.busy, "only one thread does I/O at a time");
-        guard.busy = true;
-        drop(guard);
-        let unwinding = Unwinding { core: self };
-        let result = io();
-        std::mem::forget(unwinding);
-        let mut guard = self.lock();
-        guard.busy = false;
-        self.progress.notify(usize::MAX);
-        (guard, result)
+    /// In a frozen log: waits for zeros that are being written.
+    pub(crate) fn when_nothing_is_zeroed<'a>(&'a self, mut guard: Guard<'a>) -> Guard<'a> {
+        while guard.prepared.zeroing.is_some() {
+            guard = self.wait(guard);
+        }
+        guard
     }
 
-    /// Releases the lock and tells those whose callbacks are due.
-    pub(crate) fn settle(&self, mut guard: Guard<'_>) {
-        let due = guard.due_callbacks();
+    /// Leads as soon as nobody else does.
+    pub(crate) fn claim(&self) -> Leading<'_> {
+        Leading { core: self, lead: Some(self.gate.claim()) }
+    }
+
+    /// Stops the writer for good; the first cause stays. What is not written yet never will be. Slots below `syncable` may still become durable.
+    pub(crate) fn stop(&self, guard: &mut Guard<'_>, failure: Failure, syncable: Option<u64>) -> Error {
+        let syncable = syncable.unwrap_or(self.gate.covered());
+        let stop = guard.stopped.get_or_insert_with(|| crate::state::Stop { cause: Arc::new(failure), syncable });
+        let error = Error::Poisoned { cause: stop.cause.clone() };
+        self.close_slot(guard, false);
+        self.gate.end();
+        error
+    }
+
+    /// Where the next record goes, or the group that it begins.
+    pub(crate) fn end(&self, guard: &Guard<'_>) -> Place {
+        match self.open_slot(guard) {
+            Some(open) => Place { lsn: open.end_lsn, seq: open.first_seq + open.records },
+            None => guard.end,
+        }
+    }
+
+    /// What the open slot holds, if it holds something.
+    fn open_slot(&self, guard: &Guard<'_>) -> Option<Filled> {
+        if guard.open { self.ring.open_slot().filter(|open| open.records > 0) } else { None }
+    }
+
+    /// Appends one record.
+    pub(crate) fn append(&self, payload: &[u8], patience: Patience) -> Result<Appended> {
+        let max = self.options.max_record_size;
+        if payload.len() as u64 > max {
+            return Err(Error::TooLarge { len: payload.len() as u64, max });
+        }
+        let mut placed = self.place(frame_len(payload.len()), 1, patience)?;
+        write_frame(&mut placed.part, FrameKind::Record, payload, placed.lsn, placed.seed);
+        placed.part.publish();
+        Ok(Appended { lsn: Lsn(placed.lsn), seq: placed.seq, slot: placed.slot })
+    }
+
+    /// Appends several records into one group, which recovery keeps or drops as a whole. Returns where the first one went, and where the last one starts.
+    pub(crate) fn append_batch(&self, frames: &[u8], count: u64) -> Result<(Appended, Lsn)> {
+        if frames.len() > GROUP_MAX {
+            return Err(Error::TooLarge { len: frames.len() as u64, max: GROUP_MAX as u64 });
+        }
+        let mut placed = self.place(frames.len(), count, Patience::Wait)?;
+        let part = &mut placed.part;
+        part.copy_from_slice(frames);
+        let (mut at, mut last) = (0, placed.lsn);
+        while at < frames.len() {
+            last = placed.lsn + at as u64;
+            at += restamp_frame(&mut part[at..], last, placed.seed).expect("frames were just encoded");
+        }
+        placed.part.publish();
+        Ok((Appended { lsn: Lsn(placed.lsn), seq: placed.seq, slot: placed.slot }, Lsn(last)))
+    }
+
+    fn place(&self, len: usize, records: u64, patience: Patience) -> Result<Placed<'_>> {
+        match self.ring.place(len, records) {
+            Some(placed) => Ok(placed),
+            None => self.make_room(len, records, patience),
+        }
+    }
+
+    /// Opens a slot that has room, after rotating, reserving space and writing as needed. Fails before anything is
+    /// placed, so that the caller may free space and try again.
+    #[cold]
+    fn make_room(&self, len: usize, records: u64, patience: Patience) -> Result<Placed<'_>> {
+        let mut guard = self.lock();
+        loop {
+            guard.check_writable()?;
+            if guard.frozen {
+                if patience == Patience::Refuse {
+                    return Err(Error::WouldBlock);
+                }
+                guard = self.wait(guard);
+                continue;
+            }
+            if let Some(placed) = self.ring.place(len, records) {
+                return Ok(placed);
+            }
+            let blocked = match self.turn_over(&mut guard, len) {
+                Ok(()) => continue,
+                Err(_) if patience == Patience::Refuse => return Err(Error::WouldBlock),
+                Err(blocked) => blocked,
+            };
+            if let Blocked::Zeros = blocked {
+                guard = self.wait(guard);
+                continue;
+            }
+            let oldest = guard.written;
+            drop(guard);
+            let leading = match blocked {
+                Blocked::Ring => match self.gate.wait(oldest) {
+                    Turn::Lead(lead) => Leading { core: self, lead: Some(lead) },
+                    Turn::Covered | Turn::Ended => {
+                        guard = self.lock();
+                        continue;
+                    }
+                },
+                Blocked::Segment | Blocked::Space(_) | Blocked::Zeros => self.claim(),
+            };
+            guard = self.lock();
+            guard.check_writable()?;
+            // While this thread waited, another one may have seen to it.
+            guard = match self.turn_over(&mut guard, len) {
+                Ok(()) | Err(Blocked::Zeros) => guard,
+                Err(Blocked::Segment) => leading.rotate(guard)?,
+                Err(Blocked::Space(end)) => {
+                    let (guard, result) = leading.reserve_space(guard, end);
+                    result?;
+                    guard
+                }
+                Err(Blocked::Ring) => {
+                    let asked = self.requests.slots.load(Ordering::Acquire) > self.gate.covered();
+                    let goal = if asked { Goal::Durable } else { Goal::Flushed };
+                    let (guard, result) = leading.flush_out(guard, goal, oldest);
+                    result?;
+                    guard
+                }
+            };
+            leading.finish(guard);
+            guard = self.lock();
+        }
+    }
+
+    /// Closes the open slot as full, unless it has room for `len` bytes of frames, and opens one that has.
+    fn turn_over(&self, guard: &mut Guard<'_>, len: usize) -> std::result::Result<(), Blocked> {
+        if guard.open && self.ring.has_room(len) {
+            return Ok(());
+        }
+        self.close_slot(guard, true);
+        self.try_open(guard, len)
+    }
+
+    /// Closes the open slot, if there is one. A full one ends at a block boundary, so that the next one can be written at the same time.
+    pub(crate) fn close_slot(&self, guard: &mut Guard<'_>, full: bool) {
+        if !std::mem::take(&mut guard.open) {
+            return;
+        }
+        let filled = self.ring.close();
+        if filled.records == 0 {
+            guard.next_slot = filled.number;
+            return;
+        }
+        let end = guard.active.offset(filled.end_lsn);
+        let padding = if full { end.next_multiple_of(self.block(guard)) - end } else { 0 };
+        let pending = Pending { filled, padding };
+        guard.end = pending.end();
+        guard.index.note(filled.lsn, filled.first_seq);
+        guard.marked = false;
+        guard.stats.records += filled.records;
+        guard.stats.frame_bytes += filled.end_lsn - filled.lsn - GROUP_HEADER_LEN as u64;
+        guard.stats.groups += 1;
+        guard.pending.push_back(pending);
+    }
+
+    /// The unit in which the active segment is best written.
+    fn block(&self, state: &State) -> u64 {
+        let block = state.active.store.block_size() as u64;
+        if block.is_power_of_two() && block <= BLOCK_MAX { block } else { 1 }
+    }
+
+    /// Opens a slot with room for `len` bytes of frames. None is open.
+    fn try_open(&self, guard: &mut Guard<'_>, len: usize) -> std::result::Result<(), Blocked> {
+        let wanted = GROUP_HEADER_LEN + len;
+        if guard.pending.len() + guard.writing >= self.ring.len() {
+            return Err(Blocked::Ring);
+        }
+        let block = self.block(guard);
+        let (start, base) = (guard.end.lsn, guard.active.file.superblock.base_lsn);
+        let offset = guard.active.offset(start);
+        let whole_blocks = |end: u64| end - end % block.max(ALIGN);
+        let mut room = match self.home {
+            Home::Directory { .. } => {
+                let entries = guard.index.entries.len() + usize::from(guard.index.takes(start));
+                let seal = seal_len(entries) as u64;
+                let room = whole_blocks(self.options.segment_size.saturating_sub(seal)).saturating_sub(offset);
+                // An empty segment takes whatever comes: a record larger than a segment gets one of its own size.
+                if room < wanted as u64 && start > base {
+                    return Err(Blocked::Segment);
+                }
+                room.max(wanted as u64)
+            }
+            Home::Store { .. } => u64::MAX,
+        };
+        let space = whole_blocks(guard.active.offset(guard.reserved).saturating_sub(NOTES)).saturating_sub(offset);
+        if space < wanted as u64 {
+            return Err(Blocked::Space(start.saturating_add(wanted as u64 + NOTES + block)));
+        }
+        room = guard.prepared.room(start, room.min(space), wanted as u64).ok_or(Blocked::Zeros)?;
+        room -= room % ALIGN;
+        self.ring.open(Opening {
+            number: guard.next_slot,
+            lsn: start,
+            shared: usize::try_from(offset % block).expect("less than a block"),
+            room,
+            wanted,
+            first_seq: guard.end.seq,
+            seed: guard.active.seed(),
+        });
+        guard.next_slot += 1;
+        guard.open_end = start.saturating_add(room);
+        guard.open = true;
+        Ok(())
+    }
+
+    /// The slot that holds the last record appended, or the last one there was.
+    fn last_slot(&self, guard: &Guard<'_>) -> u64 {
+        let open = self.open_slot(guard).map(|open| open.number);
+        let last = open.or(guard.pending.back().map(|pending| pending.filled.number));
+        last.unwrap_or((guard.written + guard.writing as u64).saturating_sub(1))
+    }
+
+    /// The slot that holds the record at `lsn`, which is not durable.
+    fn slot_of(&self, guard: &Guard<'_>, lsn: Lsn) -> u64 {
+        if lsn.0 >= guard.end.lsn {
+            return self.last_slot(guard);
+        }
+        let pending = guard.pending.iter().find(|pending| lsn.0 < pending.end().lsn);
+        let first = guard.pending.front().map_or(guard.end.lsn, |first| first.filled.lsn);
+        let written = match pending {
+            Some(pending) if lsn.0 >= first => return pending.filled.number,
+            _ if lsn.0 < guard.flushed.lsn => guard.written,
+            // Being written: the gate is passed when all of those are durable.
+            _ => guard.written + guard.writing as u64,
+        };
+        written.saturating_sub(1)
+    }
+
+    /// Returns once the slot, and everything before it, is durable. Leads when nobody else does.
+    fn make_durable(&self, slot: u64, lsn: Option<Lsn>) -> Result<()> {
+        loop {
+            match self.gate.wait(slot) {
+                Turn::Covered => return Ok(()),
+                Turn::Lead(lead) => {
+                    lead.gather(|| self.ring.open_slot().map_or(0, |open| open.records));
+                    let leading = Leading { core: self, lead: Some(lead) };
+                    let mut guard = self.lock();
+                    if self.gate.covered() <= slot && guard.stopped.is_none() {
+                        // An error is in the state, where everybody finds it.
+                        guard = leading.flush_out(guard, Goal::Durable, slot).0;
+                    }
+                    leading.finish(guard);
+                }
+                Turn::Ended => {
+                    let guard = self.lock();
+                    let lsn = lsn.unwrap_or(Lsn(guard.durable));
+                    if let Some(outcome) = self.outcome_of(&guard, slot, lsn) {
+                        return outcome;
+                    }
+                    drop(guard);
+                    self.sync_prefix();
+                }
+            }
+        }
+    }
+
+    /// Returns once everything appended before the call is with the operating system.
+    pub(crate) fn flush(&self) -> Result<()> {
+        let guard = self.lock();
+        let (target, cut_count) = (self.end(&guard).lsn, guard.cut_count);
+        let reached = |guard: &Guard<'_>| guard.flushed.lsn >= target || guard.cut_count != cut_count;
+        let in_doubt = |guard: &Guard<'_>, cause| {
+            let (lsn, durable) = (Lsn(guard.flushed.lsn), Lsn(guard.durable));
+            Err(Error::InDoubt { lsn, durable, cause })
+        };
+        if reached(&guard) {
+            return Ok(());
+        }
+        drop(guard);
+        let leading = self.claim();
+        let mut guard = self.lock();
+        if !reached(&guard) && guard.stopped.is_none() {
+            guard = leading.flush_out(guard, Goal::Flushed, u64::MAX).0;
+        }
+        let result = match &guard.stopped {
+            Some(stop) if !reached(&guard) => in_doubt(&guard, stop.cause.clone()),
+            _ => Ok(()),
+        };
+        leading.finish(guard);
+        result
+    }
+
+    /// Returns once everything appended before the call is durable.
+    pub(crate) fn sync(&self) -> Result<()> {
+        let slot = self.last_slot(&self.lock());
+        self.make_durable(slot, None)
+    }
+
+    /// Returns once the record at `lsn` and everything before it is durable.
+    pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
+        let guard = self.lock();
+        let end = self.end(&guard).lsn;
+        if lsn.0 >= end {
+            if mutation::is(Mutation::SyncBeyondEnd) {
+                return Ok(());
+            }
+            return Err(Error::OutOfRange { lsn, first: Lsn(guard.head.lsn), end: Lsn(end) });
+        }
+        if lsn.0 < guard.durable {
+            return Ok(());
+        }
+        let slot = self.slot_of(&guard, lsn);
+        drop(guard);
+        self.make_durable(slot, Some(lsn))
+    }
+
+    /// Returns once the record just appended is durable.
+    pub(crate) fn settled(&self, appended: Appended) -> Result<()> {
+        self.make_durable(appended.slot, Some(appended.lsn))
+    }
+
+    /// Whether the record is durable, or will never be; `None` while that is open.
+    pub(crate) fn outcome(&self, appended: Appended) -> Option<Result<()>> {
+        if self.gate.covered() > appended.slot {
+            return Some(Ok(()));
+        }
+        self.outcome_of(&self.lock(), appended.slot, appended.lsn)
+    }
+
+    fn outcome_of(&self, guard: &State, slot: u64, lsn: Lsn) -> Option<Result<()>> {
+        // Also for what a cut took back later: everything was durable when the log was cut.
+        if self.gate.covered() > slot {
+            return Some(Ok(()));
+        }
+        match &guard.stopped {
+            Some(stop) if slot >= stop.syncable => {
+                let (durable, cause) = (Lsn(guard.durable), stop.cause.clone());
+                Some(Err(Error::InDoubt { lsn, durable, cause }))
+            }
+            _ => None,
+        }
+    }
+
+    /// Asks for durability of a record without waiting for it: a thread of the log's own sees to it.
+    pub(crate) fn request(&self, slot: u64) -> Result<()> {
+        // Whoever asked for so much first has woken the thread, or will.
+        if self.requests.slots.load(Ordering::Acquire) > slot {
+            return Ok(());
+        }
+        if self.requests.slots.fetch_max(slot + 1, Ordering::AcqRel) == 0 {
+            let mut guard = self.lock();
+            if guard.committer.is_none() {
+                let core = self.myself.upgrade().ok_or(Error::Closed)?;
+                let spawned = thread::Builder::new().name("cairn-commit".into()).spawn(move || core.commit_requests());
+                guard.committer = Some(spawned.map_err(|e| Error::io("start a thread for", &self.path(), e))?);
+            }
+        }
+        fence(Ordering::SeqCst);
+        if self.requests.idle.load(Ordering::Acquire) {
+            self.wake_committer();
+        }
+        Ok(())
+    }
+
+    fn wake_committer(&self) {
+        self.requests.changed.bump();
+        self.requests.changed.wake_all();
+    }
+
+    fn commit_requests(&self) {
+        let asked = || self.requests.slots.load(Ordering::Acquire);
+        loop {
+            let seen = self.requests.changed.load();
+            if asked() > self.gate.covered() {
+                let failed = self.make_durable(asked() - 1, None).is_err();
+                if failed {
+                    // What was written before the failure may have been asked for, too.
+                    self.sync_prefix();
+                }
+                self.settle();
+                if failed {
+                    return;
+                }
+                continue;
+            }
+            if self.lock().closed {
+                return;
+            }
+            self.requests.idle.store(true, Ordering::Release);
+            fence(Ordering::SeqCst);
+            if asked() <= self.gate.covered() {
+                self.requests.changed.wait(seen);
+            }
+            self.requests.idle.store(false, Ordering::Release);
+        }
+    }
+
+    /// Calls back once the record is durable or in doubt; at once when it is already.
+    pub(crate) fn on_durable(&self, appended: Appended, callback: Callback) {
+        self.lock().callbacks.push((appended.lsn, appended.slot, callback));
+        self.settle();
+    }
+
+    /// Tells those whose callbacks are due, with no lock held.
+    fn settle(&self) {
+        let mut guard = self.lock();
+        let mut due = Vec::new();
+        for (lsn, slot, callback) in std::mem::take(&mut guard.callbacks) {
+            match self.outcome_of(&guard, slot, lsn) {
+                Some(outcome) => due.push((callback, outcome)),
+                None => guard.callbacks.push((lsn, slot, callback)),
+            }
+        }
         drop(guard);
         for (callback, result) in due {
             // A callback is the caller's code: what it breaks is not the log's, and the others are still to be called (L35).
@@ -113,98 +590,124 @@ impl Core {
         }
     }
 
-    /// Appends one record; returns its position and number, and how many cuts there had been.
-    pub(crate) fn append(&self, payload: &[u8]) -> Result<(Lsn, u64, u64)> {
-        let max = self.options.max_record_size;
-        if payload.len() as u64 > max {
-            return Err(Error::TooLarge { len: payload.len() as u64, max });
-        }
-        let mut guard = self.reserve(frame_len(payload.len()))?;
-        let state = &mut *guard;
-        let (lsn, seq) = state.begin_record();
-        push_frame(&mut state.buffer.bytes, FrameKind::Record, payload, lsn, state.active.seed());
-        state.publish(frame_len(payload.len()), 1, payload.len() as u64);
-        Ok((Lsn(lsn), seq, state.cut_count))
+    /// Ends writing: everything appended becomes durable, and a mark says so on disk.
+    pub(crate) fn close(&self) -> Result<()> {
+        let (leading, guard) = self.freeze()?;
+        let (mut guard, result) = leading.write_mark(guard);
+        guard.frozen = false;
+        guard.closed = true;
+        leading.finish(guard);
+        self.end_threads();
+        result
     }
 
-    /// Appends several records into one group, which recovery keeps or drops as a whole. Returns the first and last
-    /// position and the first number.
-    pub(crate) fn append_batch(&self, frames: &mut [u8], count: u64, payload_bytes: u64) -> Result<(Lsn, Lsn, u64)> {
-        if frames.len() > GROUP_MAX {
-            return Err(Error::TooLarge { len: frames.len() as u64, max: GROUP_MAX as u64 });
-        }
-        let mut guard = self.reserve(frames.len())?;
-        let state = &mut *guard;
-        let (first, seq) = state.begin_record();
-        let (mut at, mut last) = (0, first);
-        while at < frames.len() {
-            last = first + at as u64;
-            let len = restamp_frame(&mut frames[at..], last, state.active.seed());
-            at += len.expect("frames were just encoded");
-        }
-        state.buffer.bytes.extend_from_slice(frames);
-        state.publish(frames.len(), count, payload_bytes);
-        Ok((Lsn(first), Lsn(last), seq))
-    }
-
-    /// Waits until `len` bytes of frames can be appended, rotating, flushing and reserving space as needed. Fails before anything is
-    /// reserved, so that the caller may free space and try again.
-    fn reserve(&self, len: usize) -> Result<Guard<'_>> {
+    /// What `Drop` does: hands what is buffered to the operating system, as well as that goes, and promises nothing.
+    pub(crate) fn abandon(&self) {
+        let _ = self.flush();
         let mut guard = self.lock();
-        loop {
-            guard.check_writable()?;
-            if guard.frozen {
-                guard = self.wait(guard);
-                continue;
-            }
-            let header = guard.buffer.overhead();
-            let end = guard.appended.saturating_add((header + len) as u64);
-            let buffered = guard.buffer.bytes.len() + header + len;
-            if self.must_rotate(&guard, end) {
-                guard = self.when_idle(guard);
-                // While this thread waited, another one may have rotated.
-                if !guard.busy && !guard.frozen && guard.check_writable().is_ok() && self.must_rotate(&guard, end) {
-                    guard = self.rotate(guard)?;
-                }
-            } else if buffered > self.options.buffer_size.min(GROUP_MAX) && guard.buffer.has_data() {
-                if guard.busy {
-                    guard = self.wait(guard);
-                } else {
-                    let (relocked, result) = self.write_out(guard, Goal::Flushed);
-                    result?;
-                    guard = relocked;
-                }
-            } else if end + NOTES > guard.reserved {
-                if guard.busy {
-                    guard = self.wait(guard);
-                } else {
-                    let (relocked, result) = self.reserve_space(guard, end + NOTES);
-                    result?;
-                    guard = relocked;
-                }
-            } else {
-                return Ok(guard);
-            }
+        guard.closed = true;
+        self.close_slot(&mut guard, false);
+        drop(guard);
+        self.end_threads();
+    }
+
+    fn end_threads(&self) {
+        self.wake_committer();
+        self.wanted.bump();
+        self.wanted.wake_all();
+        let mut guard = self.lock();
+        let threads = [guard.committer.take(), guard.preparer.take()];
+        drop(guard);
+        for thread in threads.into_iter().flatten() {
+            // The committer catches what callbacks do; a panic of its own is in the state already.
+            let _ = thread.join();
+        }
+        self.drop_spare();
+        self.lock().ended = true;
+        self.progress.notify(usize::MAX);
+    }
+
+    pub(crate) fn stats(&self) -> Stats {
+        let guard = self.lock();
+        let mut stats = Stats { buffered_bytes: self.end(&guard).lsn - guard.flushed.lsn, ..guard.stats };
+        if let Some(open) = self.open_slot(&guard) {
+            stats.records += open.records;
+            stats.frame_bytes += open.end_lsn - open.lsn - GROUP_HEADER_LEN as u64;
+        }
+        stats
+    }
+
+    /// The directory, or the name of what stands in for it in messages.
+    pub(crate) fn path(&self) -> PathBuf {
+        match &self.home {
+            Home::Directory { dir, .. } => dir.clone(),
+            Home::Store { .. } => STORE_NAME.into(),
         }
     }
 
-    /// Waits once if somebody does I/O.
-    fn when_idle<'a>(&'a self, guard: Guard<'a>) -> Guard<'a> {
-        if guard.busy || guard.frozen { self.wait(guard) } else { guard }
+    /// After a failed *write*: a barrier for what was written before it.
+    fn sync_prefix(&self) {
+        let leading = self.claim();
+        let guard = self.lock();
+        let Some(stop) = guard.stopped.clone().filter(|stop| stop.syncable > self.gate.covered()) else {
+            return;
+        };
+        let store = guard.active.store.clone();
+        let (mut guard, result) = leading.unlocked(guard, || store.sync());
+        match result {
+            Ok(()) => {
+                guard.durable = guard.flushed.lsn;
+                leading.cover(stop.syncable);
+            }
+            Err(_) => {
+                let covered = self.gate.covered();
+                if let Some(stop) = &mut guard.stopped {
+                    stop.syncable = covered;
+                }
+            }
+        }
+        leading.finish(guard);
+    }
+}
+
+/// What only who leads may do.
+impl<'a> Leading<'a> {
+    pub(crate) fn core(&self) -> &'a Core {
+        self.core
     }
 
-    fn must_rotate(&self, state: &State, end: u64) -> bool {
-        let Home::Directory { .. } = self.home else {
-            return false;
-        };
-        let base = state.active.file.superblock.base_lsn;
-        // An empty segment takes whatever comes: a record larger than a segment gets one of its own size.
-        state.appended > base
-            && state.active.offset(end) + seal_len(state.index.entries.len()) as u64 > self.options.segment_size
+    /// Does I/O without the lock.
+    pub(crate) fn unlocked<R>(&self, guard: Guard<'a>, io: impl FnOnce() -> R) -> (Guard<'a>, R) {
+        drop(guard);
+        let unwinding = Unwinding { core: self.core };
+        let result = io();
+        std::mem::forget(unwinding);
+        (self.core.lock(), result)
+    }
+
+    fn cover(&self, slots: u64) {
+        if let Some(lead) = &self.lead {
+            lead.cover(slots);
+        }
+    }
+
+    /// Stops leading, and tells those whose callbacks are due.
+    pub(crate) fn finish(self, guard: Guard<'a>) {
+        let core = self.core;
+        let callbacks = !guard.callbacks.is_empty();
+        let prepare = core.wants_preparing(&guard);
+        drop(guard);
+        drop(self);
+        if prepare {
+            core.prepare();
+        }
+        if callbacks {
+            core.settle();
+        }
     }
 
     /// Reserves space of the active segment up to `end`, and a good piece further if there is that much.
-    pub(crate) fn reserve_space<'a>(&'a self, guard: Guard<'a>, end: u64) -> (Guard<'a>, Result<()>) {
+    pub(crate) fn reserve_space(&self, guard: Guard<'a>, end: u64) -> (Guard<'a>, Result<()>) {
         let from = guard.reserved;
         if end <= from {
             return (guard, Ok(()));
@@ -215,11 +718,10 @@ impl Core {
             Home::Store { .. } => RESERVE,
         };
         let further = end.max(from.saturating_add(step));
-        let (mut guard, result) = self.exclusive(guard, || {
+        let (mut guard, result) = self.unlocked(guard, || {
             let reserve = |to: u64| active.store.preallocate(active.offset(from), to - from).map(|()| to);
             reserve(further).or_else(|_| reserve(end))
         });
-        // The active segment has not changed: whoever changes it is busy or finds nobody busy.
         match result {
             Ok(to) => {
                 guard.reserved = guard.reserved.max(to);
@@ -229,230 +731,99 @@ impl Core {
         }
     }
 
-    /// Leads one flush of everything published. Nobody is busy.
-    pub(crate) fn write_out<'a>(&'a self, mut guard: Guard<'a>, goal: Goal) -> (Guard<'a>, Result<()>) {
-        let sealed = guard.seal();
-        let (flushed, durable) = (guard.flushed, guard.durable);
-        let end = sealed.as_ref().map_or(flushed, |s| s.end);
-        let active = guard.active.clone();
-        let write = |s: &Sealed| active.store.write_at(active.offset(s.start), &s.bytes);
-        let retry = mutation::is(Mutation::RetryFailedSync);
-        let (mut guard, result) = self.exclusive(guard, || match (&sealed, goal) {
-            (None, Goal::Flushed) => Ok(()),
-            (Some(s), Goal::Flushed) if mutation::is(Mutation::IgnoreFailedWrite) => write(s).or(Ok(())),
-            (Some(s), Goal::Flushed) => write(s).map_err(|e| ("write to", e)),
-            (None, Goal::Durable) => active.store.sync().map_err(|e| ("sync", e)),
-            // One combined call covers what it writes and nothing else: only right when all the rest is durable.
-            (Some(s), Goal::Durable) if flushed == durable => {
-                let slices = [IoSlice::new(&s.bytes)];
-                let wrote = active.store.write_durable(active.offset(s.start), &slices);
-                let wrote = if retry { Ok(()) } else { wrote };
-                wrote.map_err(|e| ("write durably to", e))
+    /// Writes everything complete, and waits for the slots up to and including `through` to be.
+    pub(crate) fn flush_out(&self, mut guard: Guard<'a>, goal: Goal, through: u64) -> (Guard<'a>, Result<()>) {
+        let core = self.core;
+        if let Some(stop) = &guard.stopped {
+            let cause = stop.cause.clone();
+            return (guard, Err(Error::Poisoned { cause }));
+        }
+        if core.open_slot(&guard).is_some() {
+            core.close_slot(&mut guard, false);
+            if !guard.frozen {
+                // If there is no room for the next one now, the next append sees to it.
+                let _ = core.try_open(&mut guard, frame_len(0));
             }
-            (Some(s), Goal::Durable) => {
-                write(s).map_err(|e| ("write to", e)).and_then(|()| active.store.sync().map_err(|e| ("sync", e)))
+        }
+        let mut groups = Vec::new();
+        while let Some(first) = guard.pending.front().copied() {
+            let slot = first.filled.number;
+            if slot > through && core.ring.slot(slot).is_complete() == Ok(false) {
+                break;
             }
+            guard.pending.pop_front();
+            groups.push(first);
+        }
+        guard.writing = groups.len();
+        let mark = (guard.flushed.lsn, std::mem::take(&mut guard.mark));
+        let end = groups.last().map_or(guard.flushed, Pending::end);
+        let end = Place { lsn: end.lsn.max(guard.flushed.lsn + mark.1.len() as u64), ..end };
+        let written = groups.last().map_or(guard.written.max(1), |last| last.filled.number + 1);
+        let bytes = end.lsn - guard.flushed.lsn;
+        let flush = Flush {
+            active: guard.active.clone(),
+            goal,
+            mark,
+            groups,
+            unsynced: guard.flushed.lsn > guard.durable,
+            durable: guard.durable,
+            shared: std::mem::take(&mut guard.shared),
+            block: core.block(&guard),
+        };
+        if flush.is_empty() {
+            guard.shared = flush.shared;
+            return (guard, Ok(()));
+        }
+        let (mut guard, result) = self.unlocked(guard, || {
+            let watch = Stopwatch::start();
+            let result = flush.run(&core.ring);
+            if let Some(lead) = self.lead.as_ref().filter(|_| goal == Goal::Durable) {
+                lead.took(watch.elapsed());
+            }
+            result
         });
-        let result = result.map_err(|(op, e)| Error::io(op, &active.file.path, e));
-        if let Err(error) = &result {
-            let start = sealed.as_ref().map_or(flushed, |s| s.start);
-            let syncable = (goal == Goal::Flushed).then_some(start);
-            let poisoned = guard.stop(Failure::from(error.clone()), syncable);
-            return (guard, Err(poisoned));
-        }
-        guard.flushed = guard.flushed.max(end);
+        let shared = match result {
+            Ok(shared) => shared,
+            Err(failure) => {
+                let syncable = (goal == Goal::Flushed).then_some(guard.written);
+                let poisoned = core.stop(&mut guard, failure, syncable);
+                return (guard, Err(poisoned));
+            }
+        };
+        guard.writing = 0;
+        guard.shared = shared;
+        guard.flushed = end;
+        guard.written = written;
+        guard.stats.bytes_written += bytes;
+        guard.prepared.note_flush(bytes, goal == Goal::Durable);
         if goal == Goal::Durable {
-            let reserved = mutation::is(Mutation::AcknowledgeReservation).then_some(guard.appended);
-            guard.durable = guard.durable.max(reserved.unwrap_or(end));
+            guard.durable = end.lsn;
             guard.stats.barriers += 1;
-        }
-        if let Some(sealed) = sealed {
-            guard.stats.bytes_written += sealed.bytes.len() as u64;
-            guard.recycle(sealed.bytes, self.options.buffer_size);
+            self.cover(written);
+            if mutation::is(Mutation::AcknowledgeReservation) {
+                guard.durable = core.end(&guard).lsn;
+                self.cover(guard.next_slot);
+            }
         }
         (guard, Ok(()))
     }
 
-    /// Leads or waits until everything below `target` has reached the goal.
-    fn reach<'a>(&'a self, mut guard: Guard<'a>, target: u64, goal: Goal) -> Result<()> {
-        let cut_count = guard.cut_count;
-        let result = loop {
-            if guard.cut_count != cut_count {
-                // Everything was durable when the log was cut; what lay above the cut is gone, and its positions are used again.
-                break Ok(());
-            }
-            let reached = match goal {
-                Goal::Flushed => guard.flushed,
-                Goal::Durable => guard.durable,
-            };
-            if reached >= target {
-                break Ok(());
-            }
-            if let Some(stop) = guard.stopped.clone() {
-                if goal == Goal::Durable && target <= stop.syncable && !guard.busy {
-                    guard = self.sync_prefix(guard, stop.syncable);
-                    continue;
-                }
-                if guard.busy && target <= stop.syncable {
-                    guard = self.wait(guard);
-                    continue;
-                }
-                break Err(Error::InDoubt { lsn: Lsn(reached), durable: Lsn(guard.durable), cause: stop.cause });
-            }
-            if guard.closed && !guard.busy && guard.appended < target {
-                break Err(Error::Closed);
-            }
-            if guard.busy || guard.frozen {
-                guard = self.wait(guard);
-                continue;
-            }
-            let (relocked, result) = self.write_out(guard, goal);
-            guard = relocked;
-            if result.is_err() && guard.stopped.is_none() {
-                break result;
-            }
-        };
-        self.settle(guard);
-        result
-    }
-
-    /// After a failed *write*: a barrier for what was written before it.
-    fn sync_prefix<'a>(&'a self, guard: Guard<'a>, syncable: u64) -> Guard<'a> {
-        let store = guard.active.store.clone();
-        let (mut guard, result) = self.exclusive(guard, || store.sync());
+    /// In a frozen log, all of which is durable: appends a group of the log's own, and makes it durable.
+    pub(crate) fn write_group(&self, guard: Guard<'a>, bytes: &[u8]) -> (Guard<'a>, Result<()>) {
+        let active = guard.active.clone();
+        let offset = active.offset(guard.end.lsn);
+        let (mut guard, result) = self.unlocked(guard, || active.store.write_durable(offset, &[IoSlice::new(bytes)]));
         match result {
-            Ok(()) => guard.durable = guard.durable.max(syncable),
-            Err(_) => {
-                let durable = guard.durable;
-                if let Some(stop) = &mut guard.stopped {
-                    stop.syncable = durable;
-                }
+            Ok(()) => {
+                guard.advance(bytes.len());
+                guard.stats.barriers += 1;
+                (guard, Ok(()))
             }
-        }
-        guard
-    }
-
-    /// Returns once everything appended before the call is with the operating system.
-    pub(crate) fn flush(&self) -> Result<()> {
-        let guard = self.lock();
-        let target = guard.appended;
-        self.reach(guard, target, Goal::Flushed)
-    }
-
-    /// Returns once everything appended before the call is durable.
-    pub(crate) fn sync(&self) -> Result<()> {
-        let guard = self.lock();
-        let target = guard.appended;
-        self.reach(guard, target, Goal::Durable)
-    }
-
-    /// Returns once the record at `lsn` and everything before it is durable.
-    pub(crate) fn sync_to(&self, lsn: Lsn) -> Result<()> {
-        let guard = self.lock();
-        if lsn.0 >= guard.appended {
-            if mutation::is(Mutation::SyncBeyondEnd) {
-                return Ok(());
+            Err(e) => {
+                let failure = Failure::from(Error::io("write durably to", &active.file.path, e));
+                let poisoned = self.stop(&mut guard, failure, None);
+                (guard, Err(poisoned))
             }
-            return Err(guard.out_of_range(lsn));
-        }
-        self.reach(guard, lsn.0 + 1, Goal::Durable).map_err(|error| match error {
-            Error::InDoubt { durable, cause, .. } => Error::InDoubt { lsn, durable, cause },
-            other => other,
-        })
-    }
-
-    /// Whether the record at `lsn`, appended after `cut_count` cuts, is durable, or will never be.
-    pub(crate) fn outcome(&self, lsn: Lsn, cut_count: u64) -> Option<Result<()>> {
-        self.lock().outcome(lsn, cut_count)
-    }
-
-    /// Returns once that is known.
-    pub(crate) fn settled(&self, lsn: Lsn, cut_count: u64) -> Result<()> {
-        let guard = self.lock();
-        match guard.outcome(lsn, cut_count) {
-            Some(outcome) => outcome,
-            None => self.reach(guard, lsn.0 + 1, Goal::Durable),
-        }
-    }
-
-    /// Asks for durability of the record at `lsn` without waiting for it: a thread of the log's own sees to it.
-    pub(crate) fn request(self: &Arc<Self>, lsn: Lsn) -> Result<()> {
-        let mut guard = self.lock();
-        // A cut may have taken it back already.
-        let end = guard.appended;
-        guard.requested = guard.requested.max(lsn.0 + 1).min(end);
-        if guard.committer.is_none() {
-            let core = self.clone();
-            let spawned = thread::Builder::new().name("cairn-commit".into()).spawn(move || core.commit_requests());
-            guard.committer = Some(spawned.map_err(|e| Error::io("start a thread for", &self.path(), e))?);
-        }
-        drop(guard);
-        self.progress.notify(usize::MAX);
-        Ok(())
-    }
-
-    /// Calls back once the record at `lsn` is durable or in doubt; at once when it is already.
-    pub(crate) fn on_durable(&self, lsn: Lsn, cut_count: u64, callback: Callback) {
-        let mut guard = self.lock();
-        guard.callbacks.push((lsn, cut_count, callback));
-        self.settle(guard);
-    }
-
-    fn commit_requests(&self) {
-        loop {
-            let mut guard = self.lock();
-            while guard.requested <= guard.durable && !guard.closed && guard.stopped.is_none() {
-                guard = self.wait(guard);
-            }
-            let target = guard.requested;
-            let done = guard.stopped.is_some() || (guard.closed && target <= guard.durable);
-            if done {
-                self.settle(guard);
-                return;
-            }
-            // An error is in the state, where every ticket finds it.
-            let _ = self.reach(guard, target, Goal::Durable);
-        }
-    }
-
-    /// Ends writing: everything appended becomes durable, and a mark says so on disk.
-    pub(crate) fn close(&self) -> Result<()> {
-        let guard = self.freeze()?;
-        let (mut guard, result) = self.write_mark(guard);
-        guard.frozen = false;
-        guard.closed = true;
-        self.progress.notify(usize::MAX);
-        self.settle(guard);
-        self.join_committer();
-        result
-    }
-
-    /// What `Drop` does: hands what is buffered to the operating system, as well as that goes, and promises nothing.
-    pub(crate) fn abandon(&self) {
-        let _ = self.flush();
-        self.lock().closed = true;
-        self.progress.notify(usize::MAX);
-        self.join_committer();
-    }
-
-    fn join_committer(&self) {
-        let committer = self.lock().committer.take();
-        if let Some(committer) = committer {
-            // It catches what callbacks do; a panic of its own is in the state already.
-            let _ = committer.join();
-        }
-    }
-
-    pub(crate) fn stats(&self) -> Stats {
-        let guard = self.lock();
-        Stats { buffered_bytes: guard.buffer.bytes.len() as u64, ..guard.stats }
-    }
-
-    /// The directory, or the name of what stands in for it in messages.
-    pub(crate) fn path(&self) -> PathBuf {
-        match &self.home {
-            Home::Directory { dir, .. } => dir.clone(),
-            Home::Store { .. } => STORE_NAME.into(),
         }
     }
 }
@@ -468,10 +839,9 @@ struct Unwinding<'a> {
 impl Drop for Unwinding<'_> {
     fn drop(&mut self) {
         let mut guard = self.core.lock();
-        guard.stop(Failure::Panicked, None);
-        guard.busy = false;
+        self.core.stop(&mut guard, Failure::Panicked, None);
         guard.frozen = false;
-        self.core.progress.notify(usize::MAX);
-        self.core.settle(guard);
+        drop(guard);
+        self.core.settle();
     }
 }

@@ -150,6 +150,10 @@ pub enum Error {
     /// The log was closed.
     #[error("the log is closed")]
     Closed,
+    /// The record has no place before the log has waited for a write. Nothing was appended: call
+    /// [`append`](crate::Log::append), which waits, or try again later.
+    #[error("the log would have to wait; nothing was appended")]
+    WouldBlock,
 }
 
 /// What the caller can do about an [`Error`].
@@ -176,7 +180,7 @@ impl Error {
         match self {
             Error::Io { .. } => ErrorKind::System,
             Error::Full { .. } => ErrorKind::Space,
-            Error::Locked { .. } => ErrorKind::Busy,
+            Error::Locked { .. } | Error::WouldBlock => ErrorKind::Busy,
             Error::Foreign { .. } | Error::WrongLog { .. } | Error::UnsupportedVersion { .. } | Error::Corrupt(_) => {
                 ErrorKind::Repair
             }

@@ -106,12 +106,12 @@ impl Follower {
 
     fn is_over(&self) -> Result<bool> {
         let guard = self.core.lock();
-        if guard.durable > self.reader.end_lsn() || guard.busy {
+        if guard.durable > self.reader.end_lsn() || self.core.gate.is_led() {
             return Ok(false);
         }
         match &guard.stopped {
             Some(stop) => Err(Error::Poisoned { cause: stop.cause.clone() }),
-            None => Ok(guard.closed),
+            None => Ok(guard.ended),
         }
     }
 }

@@ -6,8 +6,11 @@
 //! Where to look: [`Log`] for the API, `commit` for group commit, `recovery` and `tail` for opening, `format` for the bytes.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+use cairn_io::sync;
+
 mod commit;
 mod error;
+mod flush;
 mod follow;
 mod format;
 #[cfg(feature = "fuzzing")]
@@ -18,14 +21,15 @@ mod log;
 mod lsn;
 mod mutation;
 mod options;
+mod prepare;
 mod reader;
 mod recovery;
+mod ring;
 mod rotation;
 mod segment;
 mod single;
 mod state;
 mod survey;
-mod sync;
 mod tail;
 mod ticket;
 mod truncation;

@@ -6,16 +6,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use cairn_io::Store;
+use cairn_io::{Backend, Store};
 use uuid::Uuid;
 
-use crate::commit::{Core, Guard, Home};
+use crate::commit::{Core, Guard, Home, Patience};
 use crate::error::{Error, Result};
 use crate::follow::Follower;
 use crate::format::{DATA_OFFSET, FrameKind, Seed, push_frame};
 use crate::options::{OpenReport, Options, Stats};
 use crate::reader::{Medium, Piece, Reader};
-use crate::state::{Place, unix_ns};
+use crate::state::unix_ns;
 use crate::ticket::Ticket;
 use crate::{Lsn, Seq, Start, recovery, single};
 
@@ -114,9 +114,9 @@ impl Log {
         Ok(Self::new(Core::new(options, Home::Store { store }, opened), report))
     }
 
-    fn new(core: Core, report: OpenReport) -> Self {
+    fn new(core: Arc<Core>, report: OpenReport) -> Self {
         let uuid = core.lock().active.file.superblock.uuid;
-        Log { core: Arc::new(core), uuid, report }
+        Log { core, uuid, report }
     }
 
     /// Appends a record; returns where it starts. Nothing is durable on return. Records of one thread are in the order of its calls.
@@ -125,7 +125,15 @@ impl Log {
     /// [`Error::TooLarge`]; [`Error::Full`] when the disk is: nothing was appended, and after space was freed the call can be repeated;
     /// [`Error::Poisoned`], [`Error::Closed`].
     pub fn append(&self, record: &[u8]) -> Result<Lsn> {
-        self.core.append(record).map(|(lsn, _, _)| lsn)
+        self.core.append(record, Patience::Wait).map(|appended| appended.lsn)
+    }
+
+    /// As [`append`](Log::append), but never waits for a write, a barrier or a rotation.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] when it would have to: nothing was appended. Otherwise as [`append`](Log::append).
+    pub fn try_append(&self, record: &[u8]) -> Result<Lsn> {
+        self.core.append(record, Patience::Refuse).map(|appended| appended.lsn)
     }
 
     /// Appends several records, next to each other; after any crash all of them are there or none. Returns the
@@ -136,7 +144,7 @@ impl Log {
     pub fn append_batch<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) -> Result<RangeInclusive<Lsn>> {
         // The caller's iterator runs before any lock is taken. The frames get their position when they get their place.
         let max = self.core.options.max_record_size;
-        let (mut frames, mut count, mut payload_bytes) = (Vec::new(), 0, 0);
+        let (mut frames, mut count) = (Vec::new(), 0);
         for record in records {
             let record = record.as_ref();
             let len = record.len() as u64;
@@ -145,13 +153,12 @@ impl Log {
             }
             push_frame(&mut frames, FrameKind::Record, record, 0, Seed::of_log(self.uuid));
             count += 1;
-            payload_bytes += len;
         }
         if count == 0 {
             return Err(Error::EmptyBatch);
         }
-        let (first, last, _) = self.core.append_batch(&mut frames, count, payload_bytes)?;
-        Ok(first..=last)
+        let (first, last) = self.core.append_batch(&frames, count)?;
+        Ok(first.lsn..=last)
     }
 
     /// Returns once everything appended before the call is with the operating system: it survives this process, not a power cut.
@@ -184,9 +191,9 @@ impl Log {
     /// # Errors
     /// As [`append`](Log::append), with the record not in the log, and [`Error::InDoubt`] when it may be.
     pub fn commit(&self, record: &[u8]) -> Result<Lsn> {
-        let lsn = self.append(record)?;
-        self.core.sync_to(lsn)?;
-        Ok(lsn)
+        let appended = self.core.append(record, Patience::Wait)?;
+        self.core.settled(appended)?;
+        Ok(appended.lsn)
     }
 
     /// Appends a record and has the log make it durable, without waiting: a thread of the log's own, begun by the first call, sees to it.
@@ -194,9 +201,9 @@ impl Log {
     /// # Errors
     /// As [`append`](Log::append); [`Error::Io`] when the thread cannot be started.
     pub fn submit(&self, record: &[u8]) -> Result<Ticket> {
-        let (lsn, seq, cut_count) = self.core.append(record)?;
-        self.core.request(lsn)?;
-        Ok(Ticket::new(self.core.clone(), lsn, Seq(seq), cut_count))
+        let appended = self.core.append(record, Patience::Wait)?;
+        self.core.request(appended.slot)?;
+        Ok(Ticket::new(self.core.clone(), appended))
     }
 
     /// Reads records in order from `start`, an [`Lsn`] or a [`Seq`], up to everything appended before this call, durable or not;
@@ -249,7 +256,7 @@ impl Log {
         let guard = self.core.lock();
         let base = |i: usize| guard.segments[i].superblock.base_lsn;
         let active = guard.segments.len().saturating_sub(1);
-        let total = guard.appended - base(0);
+        let total = self.core.end(&guard).lsn - base(0);
         let now = match &self.core.home {
             Home::Directory { fs, .. } => unix_ns(&**fs),
             Home::Store { .. } => unix_ns(&*self.core.options.fs),
@@ -279,12 +286,12 @@ impl Log {
 
     /// Exclusive end of what was appended.
     pub fn appended_lsn(&self) -> Lsn {
-        Lsn(self.core.lock().appended)
+        Lsn(self.core.end(&self.core.lock()).lsn)
     }
 
     /// Exclusive end of what is with the operating system; at most [`appended_lsn`](Log::appended_lsn).
     pub fn flushed_lsn(&self) -> Lsn {
-        Lsn(self.core.lock().flushed)
+        Lsn(self.core.lock().flushed.lsn)
     }
 
     /// Exclusive end of what is durable; at most [`flushed_lsn`](Log::flushed_lsn).
@@ -294,12 +301,17 @@ impl Log {
 
     /// Number the next record will get.
     pub fn next_seq(&self) -> Seq {
-        Seq(self.core.lock().next_seq)
+        Seq(self.core.end(&self.core.lock()).seq)
     }
 
     /// Identity of the log, given when it was created.
     pub fn uuid(&self) -> Uuid {
         self.uuid
+    }
+
+    /// How commits reach the medium now.
+    pub fn backend(&self) -> Backend {
+        self.core.lock().active.store.backend()
     }
 
     /// Counters since the log was opened.
@@ -331,15 +343,15 @@ impl Drop for Log {
 impl Core {
     /// A reader over everything that is with the operating system, at the head.
     pub(crate) fn reader_of(&self, state: &Guard<'_>) -> Reader {
-        let end = Place { lsn: state.flushed, seq: state.next_seq };
+        let end = state.flushed;
         let mut pieces = Vec::new();
         for (i, file) in state.segments.iter().enumerate() {
             let next = state.segments.get(i + 1).map(|s| s.superblock.base_lsn);
-            let mut piece = Piece::whole(file.clone(), next.unwrap_or(state.flushed));
+            let mut piece = Piece::whole(file.clone(), next.unwrap_or(end.lsn));
             if next.is_none() {
                 // A group that is still in memory is noted, and not there to be read.
                 let mut index = state.index.clone();
-                index.entries.retain(|e| e.lsn < state.flushed);
+                index.entries.retain(|e| e.lsn < end.lsn);
                 piece.index = Some(index);
             }
             if let Home::Store { .. } = self.home {

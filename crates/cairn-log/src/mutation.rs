@@ -55,6 +55,8 @@ pub enum Mutation {
     RemoveBeforeNote,
     /// `truncate_after` removes files before the new generation is there.
     RemoveBeforeCut,
+    /// Slots are opened where zeros are being written.
+    ZeroUnderWriters,
     /// A new segment does not know where the log begins: dropped records come back.
     ForgetHead,
 }

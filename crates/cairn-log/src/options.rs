@@ -16,11 +16,20 @@ pub struct Options {
     pub(crate) segment_size: u64,
     pub(crate) max_record_size: u64,
     pub(crate) buffer_size: usize,
+    pub(crate) buffers: usize,
+    pub(crate) direct_io: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fs: Arc::new(NativeFs), segment_size: 64 << 20, max_record_size: 64 << 20, buffer_size: 1 << 20 }
+        Options {
+            fs: Arc::new(NativeFs),
+            segment_size: 64 << 20,
+            max_record_size: 64 << 20,
+            buffer_size: 1 << 20,
+            buffers: 4,
+            direct_io: true,
+        }
     }
 }
 
@@ -40,11 +49,26 @@ impl Options {
         self
     }
 
-    /// Bytes that may be appended before an append writes them to the operating system by itself; 4 KiB to 1 GiB, 1 MiB unless
-    /// set. Two buffers of this size are in use, more only for larger records.
+    /// Size in bytes of one buffer; 4 KiB to 1 GiB, 1 MiB unless set. A buffer is written as one group; a larger record gets one of its own
+    /// size. [`buffers`](Options::buffers) times this is what may be appended before an append has to wait for a write.
     #[must_use]
     pub fn buffer_size(mut self, bytes: usize) -> Self {
         self.buffer_size = bytes;
+        self
+    }
+
+    /// Number of buffers; 2 to 64, 4 unless set. Memory is used as far as they are filled.
+    #[must_use]
+    pub fn buffers(mut self, count: usize) -> Self {
+        self.buffers = count;
+        self
+    }
+
+    /// Whether commits may go past the page cache, each with one write that is its own barrier; yes unless set. Where the file system cannot do
+    /// that, they go through it; [`Log::backend`] tells. What is durable when does not depend on it.
+    #[must_use]
+    pub fn direct_io(mut self, yes: bool) -> Self {
+        self.direct_io = yes;
         self
     }
 
@@ -83,6 +107,9 @@ impl Options {
         }
         if !(4 << 10..=1 << 30).contains(&self.buffer_size) {
             return invalid("buffer_size", "4 KiB to 1 GiB");
+        }
+        if !(2..=64).contains(&self.buffers) {
+            return invalid("buffers", "2 to 64");
         }
         Ok(())
     }
@@ -133,9 +160,9 @@ pub struct OpenReport {
 pub struct Stats {
     /// Records appended.
     pub records: u64,
-    /// Bytes of payload appended.
-    pub payload_bytes: u64,
-    /// Groups written.
+    /// Bytes of frames appended: payload, 12 bytes each, and up to 7 more to a multiple of 8.
+    pub frame_bytes: u64,
+    /// Groups begun and closed: what one flush writes is one, unless it fills several buffers.
     pub groups: u64,
     /// Bytes handed to the store, framing included.
     pub bytes_written: u64,

@@ -15,14 +15,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use cairn_io::{Access, File, FileStore, Fs, Store};
+use cairn_io::{Access, File, Fs};
 
-use crate::commit::{Home, NOTES, RESERVE};
+use crate::commit::{Home, NOTES};
 use crate::error::{Error, Result};
 use crate::format::{DATA_OFFSET, GROUP_HEADER_LEN, Superblock};
 use crate::mutation::{self, Mutation};
 use crate::options::{EndState, OpenReport, Options};
-use crate::rotation::start_generation;
+use crate::rotation::{first_room, start_generation};
 use crate::segment::{self, ActiveSegment, LOCK_NAME};
 use crate::state::{Opened, Place, unix_ns};
 use crate::survey::{SegmentFile, Survey};
@@ -121,8 +121,8 @@ fn create_first(options: &Options, dir: &Path, survey: Survey) -> Result<(Opened
     sync_parent(fs, dir)?;
     let uuid = fs.random().map_err(|e| Error::io("get randomness for", dir, e))?;
     let superblock = Superblock::first(uuid, options.segment_size, unix_ns(fs));
-    let reserve = RESERVE.min(options.segment_size);
-    let active = segment::create(fs, dir, superblock, reserve, |_| Ok(()))?;
+    let room = first_room(options);
+    let active = segment::create(options, dir, superblock, room, None, |_| Ok(()))?;
     let report = OpenReport { created: true, ..report(&survey, EndState::Closed, 1) };
     let opened = Opened {
         segments: vec![active.file.clone()],
@@ -132,7 +132,8 @@ fn create_first(options: &Options, dir: &Path, survey: Survey) -> Result<(Opened
         head: Place::default(),
         origin: Place::default(),
         end: Place::default(),
-        reserved: reserve,
+        reserved: room.reserve,
+        zeroed: room.zeroed as u64,
         mark: Vec::new(),
     };
     Ok((opened, report))
@@ -142,7 +143,7 @@ fn create_first(options: &Options, dir: &Path, survey: Survey) -> Result<(Opened
 fn go_on(options: &Options, survey: Survey, file: &SegmentFile, tail: Tail) -> Result<(Opened, OpenReport)> {
     let fs = &*options.fs;
     let handle = fs.open(&file.path, Access::ReadWrite).map_err(|e| Error::io("open", &file.path, e))?;
-    let store = FileStore::new(handle);
+    let store = segment::store_of(options, &file.path, handle);
     let mark = match tail.mark {
         Some(mark) => {
             segment::encode_mark(mark.lsn, mark.first_seq, mark.generation, crate::format::Seed::of_log(survey.uuid))
@@ -159,7 +160,7 @@ fn go_on(options: &Options, survey: Survey, file: &SegmentFile, tail: Tail) -> R
     };
     let reserved = file.superblock.base_lsn + file.file_len.saturating_sub(DATA_OFFSET);
     let opened = Opened {
-        active: ActiveSegment { file: file.clone(), store: Arc::new(store) as Arc<dyn Store> },
+        active: ActiveSegment { file: file.clone(), store },
         segments: survey.segments,
         index: tail.index,
         cuts: Vec::new(),
@@ -167,6 +168,7 @@ fn go_on(options: &Options, survey: Survey, file: &SegmentFile, tail: Tail) -> R
         origin: Place::default(),
         end: Place { lsn: tail.end_lsn, seq: tail.next_seq },
         reserved,
+        zeroed: 0,
         mark,
     };
     Ok((opened, report))
@@ -214,7 +216,7 @@ fn recover(
         segment_size: options.segment_size,
         created_unix_ns: unix_ns(fs),
     };
-    let active = start_generation(fs, dir, superblock, file, end)?;
+    let active = start_generation(options, dir, superblock, file, end)?;
     let kept = survey.segments.partition_point(|s| s.superblock.base_lsn < base.lsn);
     let superseded = survey.segments.split_off(kept).into_iter().map(|s| s.path);
     survey.obsolete.extend(superseded.filter(|path| *path != active.file.path));
@@ -237,6 +239,7 @@ fn recover(
         origin: Place::default(),
         end,
         reserved: end.lsn + NOTES,
+        zeroed: 0,
         mark: Vec::new(),
     };
     Ok((opened, report))
@@ -244,6 +247,10 @@ fn recover(
 
 /// Removes what an interrupted cut, rotation or truncation left. Nothing in it belongs to the log any more.
 fn remove_obsolete(fs: &dyn Fs, survey: &Survey) -> Result<Vec<std::path::PathBuf>> {
+    if let Some(spare) = &survey.spare {
+        // The writer makes it anew, over this one if need be.
+        let _ = fs.remove(spare);
+    }
     segment::remove(fs, &survey.dir, survey.obsolete.clone())
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_io::{FileStore, Fs, Store};
+use cairn_io::{DirectStore, File, FileStore, Fs, Store};
 
 use crate::error::{Error, Result};
 use crate::format::{
@@ -12,6 +12,8 @@ use crate::format::{
     encode_trailer, push_frame, seal_len, segment_name,
 };
 use crate::mutation::{self, Mutation};
+use crate::options::Options;
+use crate::prepare;
 use crate::survey::SegmentFile;
 use crate::walk::Walk;
 
@@ -19,6 +21,8 @@ use crate::walk::Walk;
 pub(crate) const LOCK_NAME: &str = "LOCK";
 /// The name a segment has until it is whole. There is never more than one; a left-over is overwritten.
 pub(crate) const TEMP_NAME: &str = "next.tmp";
+/// The name of the zeros that are to become the next segment.
+pub(crate) const SPARE_NAME: &str = "spare.tmp";
 
 /// The segment that is written to.
 #[derive(Clone, Debug)]
@@ -58,30 +62,43 @@ impl From<CreateError> for Error {
     }
 }
 
-/// Creates a segment with what `fill` writes into it, and `reserve` bytes of space.
+/// Creates a segment with what `fill` writes into it, `reserve` bytes of space, and zeros in the first `zeroed` of them.
+/// Uses the file `spare`, which [`make_spare`] made, if there is one.
 ///
 /// Superblock and contents are durable before the file gets its name, and the name is durable on return. In the other order:
 /// 1. the name reaches the disk, 2. power fails, 3. the contents do not; then a segment without a superblock stands in the
 ///    middle of the log, and nothing can be opened (L23).
 pub(crate) fn create(
-    fs: &dyn Fs,
+    options: &Options,
     dir: &Path,
     superblock: Superblock,
-    reserve: u64,
-    fill: impl FnOnce(&FileStore) -> Result<()>,
+    room: Room,
+    spare: Option<Arc<dyn File>>,
+    fill: impl FnOnce(&dyn Store) -> Result<()>,
 ) -> std::result::Result<ActiveSegment, CreateError> {
-    let temp = dir.join(TEMP_NAME);
+    let fs = &*options.fs;
+    let temp = dir.join(if spare.is_some() { SPARE_NAME } else { TEMP_NAME });
     let path = dir.join(segment_name(superblock.base_lsn, superblock.generation));
+    let made = spare.is_none();
     let whole = || {
-        let io = |op| move |e| Error::io(op, &dir.join(TEMP_NAME), e);
-        match fs.remove(&temp) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(io("remove")(e)),
-            _ => {}
+        let io = |op| {
+            let temp = &temp;
+            move |e| Error::io(op, temp, e)
+        };
+        let file = match spare {
+            Some(file) => file,
+            None => {
+                remove_if_there(fs, &temp).map_err(io("remove"))?;
+                fs.create_new(&temp).map_err(io("create"))?
+            }
+        };
+        let store = store_of(options, &temp, file);
+        if made {
+            store.preallocate(0, room.end()).map_err(io("reserve space in"))?;
+            store.write_at(DATA_OFFSET, &vec![0; room.zeroed]).map_err(io("write to"))?;
         }
-        let store = FileStore::new(fs.create_new(&temp).map_err(io("create"))?);
-        store.preallocate(0, DATA_OFFSET.saturating_add(reserve)).map_err(io("reserve space in"))?;
         store.write_at(0, &superblock.encode()[..]).map_err(io("write to"))?;
-        fill(&store)?;
+        fill(&*store)?;
         if !mutation::is(Mutation::NameBeforeWhole) {
             store.sync().map_err(io("sync"))?;
         }
@@ -95,7 +112,52 @@ pub(crate) fn create(
     fs.rename(&temp, &path).map_err(|e| CreateError::Unknown(Error::io("rename into place", &path, e)))?;
     fs.sync_dir(dir).map_err(|e| CreateError::Unknown(Error::io("sync directory", dir, e)))?;
     let file_len = DATA_OFFSET;
-    Ok(ActiveSegment { file: SegmentFile { path, superblock, file_len }, store: Arc::new(store) })
+    Ok(ActiveSegment { file: SegmentFile { path, superblock, file_len }, store })
+}
+
+/// Space of a new segment, in bytes behind the superblock.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Room {
+    pub(crate) reserve: u64,
+    /// So much is to be written as zeros.
+    pub(crate) zeroed: usize,
+}
+
+impl Room {
+    /// Where in the file it ends.
+    fn end(&self) -> u64 {
+        DATA_OFFSET.saturating_add(self.reserve)
+    }
+}
+
+/// Makes a file with this room that is to become a segment.
+pub(crate) fn make_spare(fs: &dyn Fs, path: &Path, room: Room) -> io::Result<Arc<dyn File>> {
+    remove_if_there(fs, path)?;
+    let file = fs.create_new(path)?;
+    let zeroed = DATA_OFFSET + room.zeroed as u64;
+    let made = prepare::reserve(&*file, 0, room.end()).and_then(|()| prepare::zero(fs, path, &*file, 0, zeroed));
+    if let Err(e) = made {
+        let _ = fs.remove(path);
+        return Err(e);
+    }
+    Ok(file)
+}
+
+pub(crate) fn remove_if_there(fs: &dyn Fs, path: &Path) -> io::Result<()> {
+    match fs.remove(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// A store in the open file at `path`, which writes past the page cache if it may and can.
+pub(crate) fn store_of(options: &Options, path: &Path, file: Arc<dyn File>) -> Arc<dyn Store> {
+    if options.direct_io
+        && let Ok(direct) = options.fs.open_direct(path)
+    {
+        return Arc::new(DirectStore::new(file, direct));
+    }
+    Arc::new(FileStore::new(file))
 }
 
 const MARK_LEN: u32 = 40;
@@ -174,12 +236,7 @@ pub(crate) fn remove(fs: &dyn Fs, dir: &Path, paths: Vec<PathBuf>) -> Result<Vec
         return Ok(paths);
     }
     for path in &paths {
-        match fs.remove(path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(Error::io("remove", path, e));
-            }
-            _ => {}
-        }
+        remove_if_there(fs, path).map_err(|e| Error::io("remove", path, e))?;
     }
     fs.sync_dir(dir).map_err(|e| Error::io("sync directory", dir, e))?;
     Ok(paths)

@@ -5,6 +5,7 @@
 //! next generation ends the old one. Until that mark is durable the same steps find the same bytes again; after it no frame
 //! of an older generation verifies behind it.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -12,30 +13,24 @@ use cairn_io::Store;
 use uuid::Uuid;
 
 use crate::commit::{RESERVE, STORE_NAME};
-use crate::error::{Error, Result};
+use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    DATA_OFFSET, FORMAT_VERSION, FRAME_HEADER_LEN, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, STORE_SIZE,
-    SUPERBLOCK_LEN, Seed, Superblock, SuperblockError,
+    ALIGN, ALIGN_LEN, DATA_OFFSET, FORMAT_VERSION, FRAME_HEADER_LEN, GROUP_HEADER_LEN, GroupHeader, GroupKind,
+    HeadMark, STORE_SIZE, SUPERBLOCK_LEN, Seed, Superblock, SuperblockError,
 };
 use crate::options::{EndState, OpenReport, Options};
 use crate::segment::{ActiveSegment, encode_mark};
 use crate::state::{Opened, Place, unix_ns};
 use crate::survey::SegmentFile;
 use crate::tail::{self, Ending, Tail};
-use crate::walk::{Span, Walk};
+use crate::walk::{Damage, Span, Walk};
 
 /// Opens or creates the log in `store`.
 pub(crate) fn open(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened, OpenReport)> {
     let io = |op| move |e| Error::io(op, &path(), e);
-    let superblock = match read_superblock(&**store)? {
-        Some(superblock) => superblock,
-        None => return create(options, store),
+    let Some(Found { superblock, origin, tail }) = find(store)? else {
+        return create(options, store);
     };
-    let file = SegmentFile { path: path(), superblock, file_len: store.len().map_err(io("measure"))? };
-    let span = file.span(store.clone(), u64::MAX);
-    let first = first_group(&**store, &span)?;
-    let origin = first.map_or(Place::default(), |g| Place { lsn: g.lsn, seq: g.first_seq });
-    let tail = tail::scan_from(&span, first);
     let (generation, mut bytes_cut, mut bytes_carried, mut mark) = (tail.generation, 0, 0, Vec::new());
     let mut end = Place { lsn: tail.end_lsn, seq: tail.next_seq };
     let end_state = match &tail.ending {
@@ -93,6 +88,7 @@ fn opened(store: &Arc<dyn Store>, superblock: Superblock, tail: Tail) -> Opened 
         origin: Place::default(),
         end: Place::default(),
         reserved: 0,
+        zeroed: 0,
         mark: Vec::new(),
     }
 }
@@ -123,14 +119,39 @@ fn create(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened, OpenRepo
     Ok((opened(store, superblock, tail), report))
 }
 
-/// The superblock, or what a head group repeats of it when the store's beginning was dropped; `None` when nothing was ever written.
+/// The log in a store.
+struct Found {
+    superblock: Superblock,
+    /// The first group that is there.
+    origin: Place,
+    tail: Tail,
+}
+
+/// Looks for the log, and whose it is; `None` when nothing was ever written. Reads only.
+fn find(store: &Arc<dyn Store>) -> Result<Option<Found>> {
+    if store.head() > 0 {
+        return find_without_superblock(store).map(Some);
+    }
+    read_superblock(&**store)?.map(|superblock| look(store, superblock)).transpose()
+}
+
+/// Scans what the store has of `superblock`'s log.
+fn look(store: &Arc<dyn Store>, superblock: Superblock) -> Result<Found> {
+    let span = SegmentFile { path: path(), superblock, file_len: 0 }.span(store.clone(), u64::MAX);
+    let first = first_group(&**store, &span)?;
+    let origin = first.map_or(Place::default(), |g| Place { lsn: g.lsn, seq: g.first_seq });
+    let mut tail = tail::scan_from(&span, first);
+    if let Some(lost) = lost_after_drop(&**store, &span, origin, &tail)
+        && !matches!(tail.ending, Ending::Corrupt(_))
+    {
+        tail.ending = Ending::Corrupt(lost);
+    }
+    Ok(Found { superblock, origin, tail })
+}
+
+/// The superblock; `None` when nothing was ever written.
 fn read_superblock(store: &dyn Store) -> Result<Option<Superblock>> {
     let io = |e| Error::io("read", &path(), e);
-    if store.head() > 0 {
-        let uuid = find_identity(store).map_err(io)?.ok_or(Error::Foreign { path: path() })?;
-        // Only the identity is needed: positions count from zero for ever, and generations are in the groups.
-        return Ok(Some(Superblock { uuid, ..Superblock::first([0; 16], STORE_SIZE, 0) }));
-    }
     let mut block = [0; SUPERBLOCK_LEN];
     let read = store.read_at(0, &mut block).map_err(io)?;
     match Superblock::decode(&block[..read]) {
@@ -145,12 +166,12 @@ fn read_superblock(store: &dyn Store) -> Result<Option<Superblock>> {
         Err(SuperblockError::Version(found)) => {
             Err(Error::UnsupportedVersion { path: path(), found, supported: FORMAT_VERSION })
         }
-        Err(SuperblockError::Damaged) => Err(Error::Corrupt(crate::error::Corruption {
+        Err(SuperblockError::Damaged) => Err(Error::Corrupt(Corruption {
             path: path(),
             lsn: crate::Lsn(0),
             offset: 0,
             resumes: None,
-            kind: crate::error::CorruptionKind::Superblock,
+            kind: CorruptionKind::Superblock,
         })),
     }
 }
@@ -170,30 +191,75 @@ fn is_zero(store: &dyn Store) -> std::io::Result<bool> {
     }
 }
 
-/// Looks for a group that names the log: the head group whose writing preceded the drop of the store's beginning.
-fn find_identity(store: &dyn Store) -> std::io::Result<Option<Uuid>> {
-    const GROUP_LEN: usize = GROUP_HEADER_LEN + (FRAME_HEADER_LEN + HeadMark::LEN).next_multiple_of(8);
+/// Looks for a log whose superblock is gone: a head group names it, whose writing preceded the drop of the store's beginning.
+///
+/// A record may hold the head group of another log, made for just this place: all that it needs to verify is in it. So before anything is cut, the log
+/// whose groups come first is the log, and every other one's head groups must lie inside of it. Without this: 1. such a record lies before the log's
+/// own head group, 2. the other log is opened, 3. it ends in that record, and everything behind is cut as a torn tail.
+fn find_without_superblock(store: &Arc<dyn Store>) -> Result<Found> {
+    let io = |e| Error::io("read", &path(), e);
+    let foreign = || Error::Foreign { path: path() };
+    // Only the identity is needed: positions count from zero for ever, and generations are in the groups.
+    let identity = |uuid| Superblock { uuid, ..Superblock::first([0; 16], STORE_SIZE, 0) };
+    let uuid = search(&**store, HEAD_GROUP_LEN, named_by).map_err(io)?.ok_or_else(foreign)?;
+    let found = look(store, identity(uuid))?;
+    if matches!(found.tail.ending, Ending::Closed | Ending::Unclosed) {
+        return Ok(found);
+    }
+    // Every log that is named, and where for the last time.
+    let mut named = BTreeMap::new();
+    let note = |bytes: &[u8], lsn| {
+        named.insert(named_by(bytes, lsn)?, lsn);
+        None::<Uuid>
+    };
+    search(&**store, HEAD_GROUP_LEN, note).map_err(io)?;
+    let seeds: Vec<(Uuid, Seed)> = named.keys().map(|uuid| (*uuid, Seed::of_log(*uuid))).collect();
+    let whose = |bytes: &[u8], lsn| {
+        let owner = seeds.iter().find(|(_, seed)| GroupHeader::decode(bytes, lsn, *seed).is_some())?;
+        Some(owner.0)
+    };
+    let owner = search(&**store, GROUP_HEADER_LEN, whose).map_err(io)?.ok_or_else(foreign)?;
+    let found = if owner == uuid { found } else { look(store, identity(owner))? };
+    let outside = named.iter().find(|(other, last)| **other != owner && **last >= found.tail.end_lsn);
+    match (&found.tail.ending, outside) {
+        (Ending::Corrupt(_), _) | (_, None) => Ok(found),
+        (_, Some((other, _))) => Err(Error::WrongLog { path: path(), expected: owner, found: *other }),
+    }
+}
+
+/// Bytes of a head group.
+const HEAD_GROUP_LEN: usize = GROUP_HEADER_LEN + (FRAME_HEADER_LEN + HeadMark::LEN).next_multiple_of(8);
+
+/// The log that the head group at `lsn` names, if its header verifies under just that name.
+fn named_by(bytes: &[u8], lsn: u64) -> Option<Uuid> {
+    let mark = HeadMark::decode(&bytes[GROUP_HEADER_LEN + FRAME_HEADER_LEN..][..HeadMark::LEN])?;
+    let uuid = Uuid::from_bytes(mark.uuid);
+    let header = GroupHeader::decode(bytes, lsn, Seed::of_log(uuid))?;
+    (header.kind == GroupKind::Head).then_some(uuid)
+}
+
+/// Shows every place of a store where a group may start, with `len` bytes or more from there, until `found` says something.
+fn search<T>(
+    store: &dyn Store,
+    len: usize,
+    mut found: impl FnMut(&[u8], u64) -> Option<T>,
+) -> std::io::Result<Option<T>> {
     let mut chunk = vec![0; 1 << 20];
-    let mut at = store.head().max(DATA_OFFSET).next_multiple_of(8);
+    let mut at = store.head().max(DATA_OFFSET).next_multiple_of(ALIGN);
     loop {
         let read = store.read_at(at, &mut chunk)?;
-        if read < GROUP_LEN {
+        let Some(last) = read.checked_sub(len) else {
             return Ok(None);
-        }
-        let last = (read - GROUP_LEN) / 8 * 8;
-        for i in (0..=last).step_by(8) {
-            let payload = &chunk[i + GROUP_HEADER_LEN + FRAME_HEADER_LEN..][..HeadMark::LEN];
-            let Some(mark) = HeadMark::decode(payload) else {
-                continue;
-            };
-            let uuid = Uuid::from_bytes(mark.uuid);
-            let lsn = at + i as u64 - DATA_OFFSET;
-            let header = GroupHeader::decode(&chunk[i..], lsn, Seed::of_log(uuid));
-            if header.is_some_and(|h| h.kind == GroupKind::Head) {
-                return Ok(Some(uuid));
+        };
+        for i in (0..=last).step_by(ALIGN_LEN) {
+            let (bytes, lsn) = (&chunk[i..read], at - DATA_OFFSET + i as u64);
+            if GroupHeader::is_claimed(bytes, lsn)
+                && let Some(found) = found(bytes, lsn)
+            {
+                return Ok(Some(found));
             }
         }
-        at += last as u64 + 8;
+        at += (last / ALIGN_LEN * ALIGN_LEN + ALIGN_LEN) as u64;
     }
 }
 
@@ -205,6 +271,21 @@ fn first_group(store: &dyn Store, span: &Span) -> Result<Option<GroupHeader>> {
     }
     let found = Walk::new(span.clone(), 0, 0).find_group(head.saturating_sub(DATA_OFFSET));
     found.map(Some).ok_or_else(|| Error::Foreign { path: path() })
+}
+
+/// What must have been durable before the store's beginning was dropped, and is not there.
+///
+/// The drop followed the barrier of a head group and went no further than the group in which that head lies. So a head group verifies, and the newest
+/// one names a place at or behind the first group, whatever the watermarks say. Without this: 1. a head group is the last one, 2. a bit of its frame
+/// flips, and its header still names the log, 3. it lies at the watermark and not below, so it is cut as a torn tail, 4. nothing names the log any more.
+fn lost_after_drop(store: &dyn Store, span: &Span, origin: Place, tail: &Tail) -> Option<Corruption> {
+    let (lsn, resumes) = match tail.head {
+        _ if store.head() == 0 => return None,
+        Some(head) if head.lsn >= origin.lsn => return None,
+        Some(head) => (head.lsn, Some(origin.lsn)),
+        None => (tail.end_lsn, None),
+    };
+    Some(span.corruption(Damage { lsn, kind: CorruptionKind::Group }, resumes))
 }
 
 /// Writes the bytes between the watermark and the end again, as they are, drops everything behind them, and makes both durable.

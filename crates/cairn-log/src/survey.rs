@@ -63,6 +63,8 @@ pub(crate) struct Survey {
     pub(crate) obsolete: Vec<PathBuf>,
     /// Everything else that lies around; never touched.
     pub(crate) strays: Vec<PathBuf>,
+    /// What an earlier writer had prepared for the next segment.
+    pub(crate) spare: Option<PathBuf>,
     /// What keeps the log from being opened, in order of position. Empty when nothing does.
     pub(crate) problems: Vec<Error>,
     /// The highest generation seen, superseded ones included.
@@ -98,6 +100,8 @@ impl Survey {
                     Err(problem) => survey.problems.push(problem),
                 }
                 survey.generation = survey.generation.max(generation);
+            } else if name == segment::SPARE_NAME {
+                survey.spare = Some(path);
             } else if name != segment::TEMP_NAME {
                 survey.strays.push(path);
             }

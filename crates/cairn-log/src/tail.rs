@@ -91,9 +91,14 @@ impl SparseIndex {
 
     /// Notes a group when it is far enough from the last one noted.
     pub(crate) fn note(&mut self, lsn: u64, first_seq: u64) {
-        if self.entries.last().is_none_or(|e| lsn - e.lsn >= Self::INTERVAL) {
+        if self.takes(lsn) {
             self.entries.push(IndexEntry { first_seq, lsn });
         }
+    }
+
+    /// Whether a group there would be noted.
+    pub(crate) fn takes(&self, lsn: u64) -> bool {
+        self.entries.last().is_none_or(|e| lsn - e.lsn >= Self::INTERVAL)
     }
 
     /// The last entry at or before a position.

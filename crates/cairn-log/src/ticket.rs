@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::commit::Core;
+use crate::commit::{Appended, Core};
 use crate::error::Result;
 use crate::sync::{Arc, EventListener};
 use crate::{Lsn, Seq};
@@ -17,26 +17,23 @@ use crate::{Lsn, Seq};
 #[must_use = "a ticket says nothing about durability until it is waited for"]
 pub struct Ticket {
     core: Arc<Core>,
-    lsn: Lsn,
-    seq: Seq,
-    /// How many cuts there had been when the record was appended.
-    cut_count: u64,
+    appended: Appended,
     listener: Option<EventListener>,
 }
 
 impl Ticket {
-    pub(crate) fn new(core: Arc<Core>, lsn: Lsn, seq: Seq, cut_count: u64) -> Self {
-        Ticket { core, lsn, seq, cut_count, listener: None }
+    pub(crate) fn new(core: Arc<Core>, appended: Appended) -> Self {
+        Ticket { core, appended, listener: None }
     }
 
     /// Where the record starts.
     pub fn lsn(&self) -> Lsn {
-        self.lsn
+        self.appended.lsn
     }
 
     /// Its number.
     pub fn seq(&self) -> Seq {
-        self.seq
+        Seq(self.appended.seq)
     }
 
     /// Blocks until the record, and everything before it, is durable; may lead the flush in the calling thread.
@@ -44,13 +41,13 @@ impl Ticket {
     /// # Errors
     /// [`Error::InDoubt`](crate::Error::InDoubt) when a write or barrier failed.
     pub fn wait(self) -> Result<()> {
-        self.core.settled(self.lsn, self.cut_count)
+        self.core.settled(self.appended)
     }
 
     /// Calls `callback` once, when the record is durable or in doubt: at once and in this thread when that is known already, in the thread
     /// that leads the flush otherwise, with no lock held. A panic in it is caught and affects nothing else.
     pub fn on_durable(self, callback: impl FnOnce(Result<()>) + Send + 'static) {
-        self.core.on_durable(self.lsn, self.cut_count, Box::new(callback));
+        self.core.on_durable(self.appended, Box::new(callback));
     }
 }
 
@@ -62,7 +59,7 @@ impl Future for Ticket {
         loop {
             // Registered before looking: a change between the two is not missed.
             let mut listener = self.listener.take().unwrap_or_else(|| self.core.progress.listen());
-            if let Some(outcome) = self.core.outcome(self.lsn, self.cut_count) {
+            if let Some(outcome) = self.core.outcome(self.appended) {
                 return Poll::Ready(outcome);
             }
             if Pin::new(&mut listener).poll(context).is_pending() {

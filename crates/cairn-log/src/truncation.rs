@@ -2,7 +2,7 @@
 
 use cairn_io::Fs;
 
-use crate::commit::{Core, Guard, Home, NOTES};
+use crate::commit::{Core, Guard, Home, Leading, NOTES};
 use crate::error::{Error, Failure, Result};
 use crate::format::{GROUP_HEADER_LEN, GroupKind};
 use crate::mutation::{self, Mutation};
@@ -27,29 +27,27 @@ impl Core {
     /// The new head is in the log, durably, before any file goes. In the other order: 1. the first files are gone, 2. power
     /// fails, 3. the log opens with a head nobody asked for, or not at all.
     pub(crate) fn truncate_before(&self, lsn: Lsn) -> Result<()> {
-        let guard = self.freeze()?;
-        let (guard, result) = self.drop_before(guard, lsn);
-        self.thaw(guard);
+        let (leading, guard) = self.freeze()?;
+        let (mut guard, result) = leading.drop_before(guard, lsn);
+        guard.frozen = false;
+        leading.finish(guard);
         result
     }
 
     /// Drops every record after the one that starts at `lsn`.
     pub(crate) fn truncate_after(&self, lsn: Lsn) -> Result<()> {
-        let guard = self.freeze()?;
-        let (guard, result) = self.drop_after(guard, lsn);
-        self.thaw(guard);
+        let (leading, guard) = self.freeze()?;
+        let (mut guard, result) = leading.drop_after(guard, lsn);
+        guard.frozen = false;
+        leading.finish(guard);
         result
     }
+}
 
-    fn thaw(&self, mut guard: Guard<'_>) {
-        guard.frozen = false;
-        self.progress.notify(usize::MAX);
-        self.settle(guard);
-    }
-
-    fn drop_before<'a>(&'a self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
+impl<'a> Leading<'a> {
+    fn drop_before(&self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
         let mut reader = self.reader_of(&guard);
-        let (guard, found) = self.exclusive(guard, || {
+        let (guard, found) = self.unlocked(guard, || {
             reader.seek(Start::Lsn(lsn))?;
             Ok((reader.place(), reader.group_place()))
         });
@@ -64,7 +62,7 @@ impl Core {
             Home::Directory { fs, dir, .. } if mutation::is(Mutation::RemoveBeforeNote) => {
                 let below = guard.segments.windows(2).take_while(|pair| pair[1].superblock.base_lsn <= place.lsn);
                 let paths = below.map(|pair| pair[0].path.clone()).collect();
-                self.exclusive(guard, || segment::remove(&**fs, dir, paths).map(drop)).0
+                self.unlocked(guard, || segment::remove(&**fs, dir, paths).map(drop)).0
             }
             _ => guard,
         };
@@ -77,7 +75,7 @@ impl Core {
         let unneeded = guard.segments.windows(2).take_while(|pair| pair[1].superblock.base_lsn <= place.lsn).count();
         let paths: Vec<_> = guard.segments.drain(..unneeded).map(|s| s.path).collect();
         let active = guard.active.clone();
-        self.exclusive(guard, || match &self.home {
+        self.unlocked(guard, || match &self.home {
             Home::Directory { fs, dir, .. } => segment::remove(&**fs, dir, paths).map(drop),
             Home::Store { store } => {
                 let dropped = store.truncate_before(active.offset(group.lsn));
@@ -86,14 +84,14 @@ impl Core {
         })
     }
 
-    fn drop_after<'a>(&'a self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
+    fn drop_after(&self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
         let mut reader = self.reader_of(&guard);
-        let (guard, found) = self.exclusive(guard, || reader.seek_past(lsn));
+        let (guard, found) = self.unlocked(guard, || reader.seek_past(lsn));
         let cut = match found {
             Ok(cut) => cut,
             Err(error) => return (guard, Err(error)),
         };
-        if cut.seq == guard.next_seq {
+        if cut.seq == guard.end.seq {
             return (guard, Ok(()));
         }
         match &self.home {
@@ -105,8 +103,8 @@ impl Core {
     /// Cuts by creating one file, a segment of the next generation that starts at or before the cut.
     ///
     /// The files it supersedes go only then. In the other order: 1. a later segment is gone, 2. power fails, 3. the log has a hole.
-    fn cut_directory<'a>(
-        &'a self,
+    fn cut_directory(
+        &self,
         guard: Guard<'a>,
         fs: &dyn Fs,
         dir: &std::path::Path,
@@ -124,16 +122,17 @@ impl Core {
         let guard = if mutation::is(Mutation::RemoveBeforeCut) {
             let later = guard.segments.iter().filter(|s| s.superblock.base_lsn > cut.lsn);
             let paths = later.map(|s| s.path.clone()).collect();
-            self.exclusive(guard, || segment::remove(fs, dir, paths).map(drop)).0
+            self.unlocked(guard, || segment::remove(fs, dir, paths).map(drop)).0
         } else {
             guard
         };
-        let (mut guard, created) = self.exclusive(guard, || start_generation(fs, dir, superblock, &from, cut));
+        let (mut guard, created) =
+            self.unlocked(guard, || start_generation(&self.options, dir, superblock, &from, cut));
         let next = match created {
             Ok(next) => next,
             Err(CreateError::Unchanged(error)) => return (guard, Err(error)),
             Err(CreateError::Unknown(error)) => {
-                let error = guard.stop(Failure::from(error), None);
+                let error = self.stop(&mut guard, Failure::from(error), None);
                 return (guard, Err(error));
             }
         };
@@ -141,20 +140,20 @@ impl Core {
         let obsolete = guard.segments.split_off(kept);
         let obsolete = obsolete.into_iter().map(|s| s.path).filter(|path| *path != next.file.path).collect();
         let end = Place { lsn: cut.lsn + GROUP_HEADER_LEN as u64, seq: cut.seq };
-        guard.start_in(next, end, end.lsn + NOTES);
+        guard.start_in(next, end, end.lsn + NOTES, 0);
         guard.note_cut(cut);
         guard.marked = true;
-        self.exclusive(guard, || segment::remove(fs, dir, obsolete).map(drop))
+        self.unlocked(guard, || segment::remove(fs, dir, obsolete).map(drop))
     }
 
     /// Cuts by one group that takes everything between the cut and itself out of the log.
-    fn cut_store<'a>(&'a self, guard: Guard<'a>, cut: Place) -> (Guard<'a>, Result<()>) {
+    fn cut_store(&self, guard: Guard<'a>, cut: Place) -> (Guard<'a>, Result<()>) {
         let (mut guard, result) = self.write_note(guard, GroupKind::Cut, cut);
         if result.is_ok() {
-            let resumes = guard.appended;
+            let resumes = guard.end.lsn;
             guard.cuts.push(Cut { lsn: cut.lsn, seq: cut.seq, resumes });
             guard.index.entries.retain(|e| e.lsn < cut.lsn);
-            guard.next_seq = cut.seq;
+            (guard.end.seq, guard.flushed.seq) = (cut.seq, cut.seq);
             guard.note_cut(cut);
         }
         (guard, result)

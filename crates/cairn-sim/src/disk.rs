@@ -21,30 +21,83 @@ pub(crate) enum Node {
     Dir(DirNode),
 }
 
-/// What came of a barrier.
+/// What came of a barrier or a direct write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Done,
     Failed,
-    /// Said `Ok` and did nothing.
+    /// Said `Ok` and made nothing durable.
     Ignored,
 }
 
 /// One change of a machine, with names resolved to nodes.
 #[derive(Clone, Debug)]
 pub(crate) enum Change {
-    Create { dir: NodeId, name: OsString },
-    CreateDir { dir: NodeId, name: OsString },
-    Rename { dir: NodeId, from: OsString, to: OsString },
-    Remove { dir: NodeId, name: OsString },
-    SyncDir { dir: NodeId, covers: u64, outcome: Outcome },
-    Write { node: NodeId, offset: u64, bytes: Arc<[u8]> },
-    SetLen { node: NodeId, len: u64 },
-    Allocate { node: NodeId, offset: u64, len: u64 },
-    SyncData { node: NodeId, covers: u64, outcome: Outcome },
+    Create {
+        dir: NodeId,
+        name: OsString,
+    },
+    CreateDir {
+        dir: NodeId,
+        name: OsString,
+    },
+    Rename {
+        dir: NodeId,
+        from: OsString,
+        to: OsString,
+    },
+    Remove {
+        dir: NodeId,
+        name: OsString,
+    },
+    SyncDir {
+        dir: NodeId,
+        covers: u64,
+        outcome: Outcome,
+    },
+    Write {
+        node: NodeId,
+        offset: u64,
+        bytes: Arc<[u8]>,
+    },
+    /// A direct write is under way, or failed.
+    WriteDirect {
+        node: NodeId,
+        offset: u64,
+        bytes: Arc<[u8]>,
+        outcome: Outcome,
+    },
+    /// It returned `Ok`: these bytes are durable.
+    DirectDone {
+        node: NodeId,
+        offset: u64,
+        len: u64,
+    },
+    SetLen {
+        node: NodeId,
+        len: u64,
+    },
+    Allocate {
+        node: NodeId,
+        offset: u64,
+        len: u64,
+    },
+    SyncData {
+        node: NodeId,
+        covers: u64,
+        outcome: Outcome,
+    },
     Evict,
-    Plant { dir: NodeId, name: OsString, content: Content },
-    FlipBit { node: NodeId, offset: u64, mask: u8 },
+    Plant {
+        dir: NodeId,
+        name: OsString,
+        content: Content,
+    },
+    FlipBit {
+        node: NodeId,
+        offset: u64,
+        mask: u8,
+    },
 }
 
 /// The nodes of a machine. `None`: a node that no name of this crash state can reach.
@@ -79,6 +132,12 @@ impl Disk {
                 }
             }
             Change::Write { node, offset, bytes } => self.file_mut(*node).write(time, *offset, bytes, size),
+            Change::WriteDirect { node, offset, bytes, outcome } => match outcome {
+                Outcome::Done => self.file_mut(*node).begin_direct(time, *offset, bytes, size),
+                Outcome::Failed => self.file_mut(*node).fail_direct(time, *offset, bytes, size),
+                Outcome::Ignored => self.file_mut(*node).write(time, *offset, bytes, size),
+            },
+            Change::DirectDone { node, offset, len } => self.file_mut(*node).finish_direct(*offset, *len, size),
             Change::SetLen { node, len } => self.file_mut(*node).set_len(time, *len, size),
             Change::Allocate { node, offset, len } => self.file_mut(*node).allocate(time, *offset, *len, size),
             Change::SyncData { node, covers, outcome } => match outcome {

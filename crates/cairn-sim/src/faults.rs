@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Call {
-    /// `Fs::open`
+    /// `Fs::open` and `Fs::open_direct`
     Open,
     /// `Fs::create_new`
     Create,
@@ -26,8 +26,10 @@ pub enum Call {
     Random,
     /// `File::read_at`
     Read,
-    /// `File::write_at`
+    /// `File::write_at`, but for handles of `Fs::open_direct`
     Write,
+    /// `File::write_at` through a handle of `Fs::open_direct`
+    WriteDirect,
     /// `File::len`
     Len,
     /// `File::set_len`
@@ -42,7 +44,7 @@ pub enum Call {
 
 impl Call {
     /// Every kind, for tests that go through all of them.
-    pub const ALL: [Call; 15] = [
+    pub const ALL: [Call; 16] = [
         Call::Open,
         Call::Create,
         Call::CreateDir,
@@ -53,6 +55,7 @@ impl Call {
         Call::Random,
         Call::Read,
         Call::Write,
+        Call::WriteDirect,
         Call::Len,
         Call::SetLen,
         Call::Allocate,
@@ -102,17 +105,21 @@ impl Errno {
 #[non_exhaustive]
 pub enum Fault {
     /// The call fails. A write, set_len, allocate or a change of names has done nothing; a failed
-    /// [`Call::Sync`] marks the file's pages clean (see [the crate's fault model](crate)).
+    /// [`Call::Sync`] marks the file's pages clean, and a failed [`Call::WriteDirect`] leaves its sectors in doubt, unless the error is one of
+    /// those with which a system refuses it ([`Errno::Eintr`], [`Errno::Enotsup`], [`io::ErrorKind::InvalidInput`]): see [the crate's
+    /// fault model](crate).
     Fail(Errno),
-    /// A read or write returns `Ok` after at most this many bytes.
+    /// A read or write returns `Ok` after at most this many bytes. Of a direct write that was cut inside a sector, that sector is in doubt.
     Short(usize),
     /// As [`Short`](Fault::Short); the next call of the same kind fails.
     ShortThenFail(usize, Errno),
     /// A write fails although this many bytes were written. Every other call fails although it was carried out:
-    /// the caller cannot know. A sync reported as failed has persisted everything.
+    /// the caller cannot know. A sync reported as failed has persisted everything; of a direct write, so many bytes' whole sectors
+    /// are durable, and the others in doubt.
     FailAfter(usize, Errno),
     /// The call returns `Ok` without having done anything: a lying device, or the barrier somebody forgot.
-    /// Makes sense for [`Call::Sync`] and [`Call::SyncDir`]; other calls are carried out as usual.
+    /// A direct write has written, and nothing is durable.
+    /// Makes sense for [`Call::Sync`], [`Call::SyncDir`] and [`Call::WriteDirect`]; other calls are carried out as usual.
     Ignore,
 }
 
@@ -184,10 +191,11 @@ impl FaultPlan {
         self
     }
 
-    /// Every `sync_data` returns `Ok` and does nothing: the mutation that every durability test must catch.
+    /// Every `sync_data` returns `Ok` and does nothing, and direct writes are no more durable than others: the mutation that every
+    /// durability test must catch.
     #[must_use]
     pub fn ignore_barriers(self) -> Self {
-        self.on(Call::Sync, 0..u64::MAX, Fault::Ignore)
+        self.on(Call::Sync, 0..u64::MAX, Fault::Ignore).on(Call::WriteDirect, 0..u64::MAX, Fault::Ignore)
     }
 
     /// Every `sync_dir` returns `Ok` and does nothing.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_io::{Access, File};
+use cairn_io::{Backend, File};
 
 use crate::content::MAX_FILE_LEN;
 use crate::disk::{Change, Outcome};
@@ -15,6 +15,15 @@ use crate::machine::{HandleId, Machine, ProcessId, Shared, alive};
 use crate::names::NodeId;
 use crate::{Call, Errno, Fault};
 
+/// What a handle was opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Read,
+    ReadWrite,
+    /// Durable writes of whole sectors, and no reading.
+    Direct,
+}
+
 pub(crate) struct SimFile {
     shared: Arc<Shared>,
     process: ProcessId,
@@ -22,14 +31,14 @@ pub(crate) struct SimFile {
     node: NodeId,
     /// The name it was opened under, for traces.
     path: Arc<Path>,
-    access: Access,
+    mode: Mode,
     /// Failed barriers of the file that this handle has heard of, or that came before it was opened.
     errors_seen: AtomicU64,
 }
 
 impl fmt::Debug for SimFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimFile").field("path", &self.path).field("access", &self.access).finish_non_exhaustive()
+        f.debug_struct("SimFile").field("path", &self.path).field("mode", &self.mode).finish_non_exhaustive()
     }
 }
 
@@ -43,6 +52,12 @@ fn too_large() -> io::Error {
     io::ErrorKind::FileTooLarge.into()
 }
 
+/// Whether a system refuses a write with this error before it has done anything.
+fn is_refusal(error: Errno) -> bool {
+    let refusals = [io::ErrorKind::Interrupted, io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported];
+    refusals.contains(&error.error().kind())
+}
+
 impl SimFile {
     pub(crate) fn open(
         shared: &Arc<Shared>,
@@ -50,12 +65,12 @@ impl SimFile {
         process: ProcessId,
         node: NodeId,
         path: Arc<Path>,
-        access: Access,
+        mode: Mode,
     ) -> Arc<dyn File> {
         let errors = machine.disk.file(node).map_or(0, |file| file.errors);
         let handle = machine.opened(node);
         let errors_seen = AtomicU64::new(errors);
-        Arc::new(Self { shared: shared.clone(), process, handle, node, path, access, errors_seen })
+        Arc::new(Self { shared: shared.clone(), process, handle, node, path, mode, errors_seen })
     }
 
     fn file<'m>(&self, machine: &'m Machine) -> io::Result<&'m FileNode> {
@@ -63,9 +78,9 @@ impl SimFile {
     }
 
     fn writable(&self) -> io::Result<()> {
-        match self.access {
-            Access::ReadWrite => Ok(()),
-            Access::Read => Err(io::ErrorKind::PermissionDenied.into()),
+        match self.mode {
+            Mode::ReadWrite | Mode::Direct => Ok(()),
+            Mode::Read => Err(io::ErrorKind::PermissionDenied.into()),
         }
     }
 
@@ -115,6 +130,55 @@ impl SimFile {
         Ok(n)
     }
 
+    fn write_direct(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let (mut machine, fault) = self.shared.enter(self.process, Call::WriteDirect)?;
+        let sector = machine.disk.sector.len();
+        let slices = slices.iter().filter(|slice| !slice.is_empty());
+        let aligned =
+            |slice: &IoSlice<'_>| slice.len().is_multiple_of(sector) && slice.as_ptr().addr().is_multiple_of(sector);
+        if !offset.is_multiple_of(sector as u64) || !slices.clone().all(aligned) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        let bytes: Vec<u8> = slices.flat_map(|slice| slice.iter().copied()).collect();
+        if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > MAX_FILE_LEN) {
+            return Err(too_large());
+        }
+        let n = self.fit(&machine, offset, bytes.len())?;
+        let bytes = &bytes[..n];
+        // How much is done as it should be, how much more is touched, and what is said.
+        let (done, touched, result) = match fault {
+            None => (n, n, Ok(n)),
+            Some(Fault::Ignore) => {
+                self.commit_direct(&mut machine, offset, bytes, Outcome::Ignored);
+                return Ok(n);
+            }
+            Some(Fault::Fail(error)) if is_refusal(error) => (0, 0, Err(error.error())),
+            Some(Fault::Fail(error)) => (0, n, Err(error.error())),
+            Some(Fault::FailAfter(k, error)) => (k.min(n), n, Err(error.error())),
+            Some(Fault::Short(k) | Fault::ShortThenFail(k, _)) => (k.min(n), k.min(n), Ok(k.min(n))),
+        };
+        let done = done / sector * sector;
+        let touched = touched.next_multiple_of(sector);
+        if done > 0 {
+            self.commit_direct(&mut machine, offset, &bytes[..done], Outcome::Done);
+            // Killed in the middle of it.
+            alive(&machine, self.process)?;
+            machine.commit(&self.path, Change::DirectDone { node: self.node, offset, len: done as u64 });
+        }
+        if touched > done {
+            self.commit_direct(&mut machine, offset + done as u64, &bytes[done..touched], Outcome::Failed);
+        }
+        result
+    }
+
+    fn commit_direct(&self, machine: &mut Machine, offset: u64, bytes: &[u8], outcome: Outcome) {
+        if !bytes.is_empty() {
+            machine.counters.bytes_written += bytes.len() as u64;
+            let bytes = bytes.into();
+            machine.commit(&self.path, Change::WriteDirect { node: self.node, offset, bytes, outcome });
+        }
+    }
+
     fn set_len_now(&self, machine: &mut Machine, len: u64) -> io::Result<()> {
         if len > MAX_FILE_LEN {
             return Err(too_large());
@@ -141,6 +205,9 @@ impl SimFile {
 
 impl File for SimFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
+        if self.mode == Mode::Direct {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
         let (mut machine, fault) = self.shared.enter(self.process, Call::Read)?;
         let want = match fault {
             Some(Fault::Fail(error) | Fault::FailAfter(_, error)) => return Err(error.error()),
@@ -155,6 +222,9 @@ impl File for SimFile {
 
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         self.writable()?;
+        if self.mode == Mode::Direct {
+            return self.write_direct(offset, slices);
+        }
         let (mut machine, fault) = self.shared.enter(self.process, Call::Write)?;
         let bytes: Vec<u8> = slices.iter().flat_map(|slice| slice.iter().copied()).collect();
         if offset.checked_add(bytes.len() as u64).is_none_or(|end| end > MAX_FILE_LEN) {
@@ -170,6 +240,20 @@ impl File for SimFile {
                 self.write(&mut machine, offset, &bytes[..k.min(bytes.len())])?;
                 Err(error.error())
             }
+        }
+    }
+
+    fn block_size(&self) -> usize {
+        match self.mode {
+            Mode::Direct => self.shared.lock().disk.sector.len(),
+            Mode::Read | Mode::ReadWrite => 1,
+        }
+    }
+
+    fn backend(&self) -> Backend {
+        match self.mode {
+            Mode::Direct => Backend::Direct,
+            Mode::Read | Mode::ReadWrite => Backend::Buffered,
         }
     }
 

@@ -12,7 +12,7 @@ use cairn_io::{Access, File, Fs};
 use crate::choice::Choices;
 use crate::content::Content;
 use crate::disk::{Change, Disk, Node, Outcome};
-use crate::file::SimFile;
+use crate::file::{Mode, SimFile};
 use crate::machine::{Counters, Hold, Machine, ProcessId, Shared};
 use crate::trace::{Trace, shown};
 use crate::{Call, Chooser, Fault, FaultPlan, SimOptions};
@@ -273,7 +273,20 @@ impl Fs for SimFs {
         hidden(fault)?;
         let (node, _) = machine.disk.lookup_file(path)?;
         machine.check_open_limit()?;
-        Ok(SimFile::open(&self.shared, &mut machine, self.process, node, shown(path), access))
+        let mode = match access {
+            Access::Read => Mode::Read,
+            Access::ReadWrite => Mode::ReadWrite,
+        };
+        Ok(SimFile::open(&self.shared, &mut machine, self.process, node, shown(path), mode))
+    }
+
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let (mut machine, fault) = self.shared.enter(self.process, Call::Open)?;
+        refused(fault)?;
+        hidden(fault)?;
+        let (node, _) = machine.disk.lookup_file(path)?;
+        machine.check_open_limit()?;
+        Ok(SimFile::open(&self.shared, &mut machine, self.process, node, shown(path), Mode::Direct))
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
@@ -288,7 +301,7 @@ impl Fs for SimFs {
         let node = machine.disk.nodes.len();
         machine.commit(&path, Change::Create { dir, name: name.to_owned() });
         hidden(fault)?;
-        Ok(SimFile::open(&self.shared, &mut machine, self.process, node, path, Access::ReadWrite))
+        Ok(SimFile::open(&self.shared, &mut machine, self.process, node, path, Mode::ReadWrite))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
@@ -361,6 +374,11 @@ impl Fs for SimFs {
         machine.commit(&path, Change::SyncDir { dir, covers, outcome });
         refused(fault)?;
         hidden(fault)
+    }
+
+    /// No: the trace would depend on which thread came first.
+    fn background(&self) -> bool {
+        false
     }
 
     fn now(&self) -> SystemTime {

@@ -130,6 +130,44 @@ impl FileNode {
         }
     }
 
+    /// A direct write of whole sectors is under way: any of them may have landed.
+    pub(crate) fn begin_direct(&mut self, time: u64, offset: u64, bytes: &[u8], size: SectorSize) {
+        let changed = self.changed;
+        self.write(time, offset, bytes, size);
+        // It will owe nothing to a barrier; until then it shows in `sectors`.
+        self.changed = changed;
+    }
+
+    /// A direct write of whole sectors failed: any of them may have landed, and no barrier settles which.
+    pub(crate) fn fail_direct(&mut self, time: u64, offset: u64, bytes: &[u8], size: SectorSize) {
+        self.begin_direct(time, offset, bytes, size);
+        let end = offset + bytes.len() as u64;
+        for (_, versions) in self.sectors.range_mut(offset / size.bytes()..end / size.bytes()) {
+            versions.doubt(time);
+        }
+    }
+
+    /// The direct write that was begun last returned: its sectors are on the disk, whatever was pending there, and the length
+    /// includes them. Of everything else it says nothing.
+    pub(crate) fn finish_direct(&mut self, offset: u64, len: u64, size: SectorSize) {
+        let end = offset + len;
+        for sector in offset / size.bytes()..end / size.bytes() {
+            let (page, at) = sector_place(sector, size);
+            self.durable.write(sector * size.bytes(), self.live.slice(page, at, size.len()));
+            self.sectors.remove(&sector);
+        }
+        // Each length that a power cut could have left is still possible, except that it is at least `end`. Writing has raised the durable one.
+        for (_, length) in &mut self.lengths.list {
+            *length = end.max(*length);
+        }
+        if self.lengths.list.iter().all(|(_, length)| *length == self.durable.len()) {
+            self.lengths = Versions::default();
+        }
+        if self.is_settled() {
+            self.durable = self.live.clone();
+        }
+    }
+
     pub(crate) fn set_len(&mut self, time: u64, len: u64, size: SectorSize) {
         let old_len = self.live.len();
         self.live.set_len(len);

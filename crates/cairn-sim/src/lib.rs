@@ -115,7 +115,13 @@
 //!   [`MetadataOrder::Ordered`] a prefix of the directory's operations survives and renames are whole. A file
 //!   without a surviving name is gone.
 //!
-//! A cut in the middle of a call needs no point of its own: what can be on the disk during a write is among the
+//! **A direct write** ([`open_direct`](cairn_io::Fs::open_direct)) takes whole sectors. It is two operations of the trace: between them it is under
+//! way, and any subset of its sectors may have landed; after the second they are durable, whatever had been pending there, and the file is
+//! at least that long in every state. Other bytes, and other changes of the length, are as unsynced as they were. Where it
+//! *fails*, each of its sectors is old or new after a power cut, whatever later barriers say; processes read the new bytes until
+//! [`SimFs::evict`]; no handle has an error to report. Only writing them again settles them.
+//!
+//! A cut in the middle of another call needs no point of its own: what can be on the disk during a write is among the
 //! states after it, what can be there during a barrier is among the states before it.
 //!
 //! **A failed barrier** behaves as measured on Linux (ext4, xfs, btrfs). The pages are marked clean: the next

@@ -29,6 +29,7 @@ impl Op {
             Change::Remove { .. } => Some(Call::Remove),
             Change::SyncDir { .. } => Some(Call::SyncDir),
             Change::Write { .. } => Some(Call::Write),
+            Change::WriteDirect { .. } | Change::DirectDone { .. } => Some(Call::WriteDirect),
             Change::SetLen { .. } => Some(Call::SetLen),
             Change::Allocate { .. } => Some(Call::Allocate),
             Change::SyncData { .. } => Some(Call::Sync),
@@ -43,11 +44,25 @@ impl Op {
     }
 
     /// Offset and length of a write or an allocation.
+    ///
+    /// A direct write that returned `Ok` is two operations with the same range, so that there is a point between them at which it is under way;
+    /// the second one is [`durable`](Self::durable).
     #[must_use]
     pub fn range(&self) -> Option<(u64, u64)> {
         match &self.change {
-            Change::Write { offset, bytes, .. } => Some((*offset, bytes.len() as u64)),
-            Change::Allocate { offset, len, .. } => Some((*offset, *len)),
+            Change::Write { offset, bytes, .. } | Change::WriteDirect { offset, bytes, .. } => {
+                Some((*offset, bytes.len() as u64))
+            }
+            Change::Allocate { offset, len, .. } | Change::DirectDone { offset, len, .. } => Some((*offset, *len)),
+            _ => None,
+        }
+    }
+
+    /// For the end of a direct write: offset and length of what is durable from here on.
+    #[must_use]
+    pub fn durable(&self) -> Option<(u64, u64)> {
+        match self.change {
+            Change::DirectDone { offset, len, .. } => Some((offset, len)),
             _ => None,
         }
     }
@@ -80,6 +95,13 @@ impl fmt::Display for Op {
             Change::SyncDir { outcome: o, .. } => write!(f, "sync_dir {path}{}", outcome(o)),
             Change::Write { offset, bytes, .. } => {
                 write!(f, "write {path} {offset}..{}", offset + bytes.len() as u64)
+            }
+            Change::WriteDirect { offset, bytes, outcome: o, .. } => {
+                let state = if *o == Outcome::Done { " (under way)" } else { outcome(o) };
+                write!(f, "write_direct {path} {offset}..{}{state}", offset + bytes.len() as u64)
+            }
+            Change::DirectDone { offset, len, .. } => {
+                write!(f, "write_direct {path} {offset}..{} (done)", offset + len)
             }
             Change::SetLen { len, .. } => write!(f, "set_len {path} {len}"),
             Change::Allocate { offset, len, .. } => {

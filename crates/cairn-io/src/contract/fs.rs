@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use super::{FsCheck, checks, expect_kind, pattern};
+use super::{Aligned, FsCheck, checks, expect_kind, pattern};
 use crate::fs::{Access, File, Fs, read_full_at, write_all_at};
 
 pub(super) const CHECKS: &[FsCheck] = checks![
@@ -28,6 +28,8 @@ pub(super) const CHECKS: &[FsCheck] = checks![
     allocation_keeps_contents_and_adds_zeros,
     a_read_only_handle_does_not_write,
     barriers_succeed_on_a_healthy_system,
+    direct_writes_of_blocks_are_read_through_other_handles,
+    a_direct_write_of_less_than_a_block_is_whole_or_refused,
     concurrent_writes_do_not_disturb_each_other,
     a_lock_excludes_other_handles_until_dropped,
     random_bytes_differ,
@@ -255,6 +257,75 @@ fn barriers_succeed_on_a_healthy_system(fs: &dyn Fs, dir: &Path) {
     fs.remove(&dir.join("a")).expect("remove");
     file.sync_data().expect("sync_data of a removed file");
     fs.sync_dir(dir).expect("sync_dir after a removal");
+}
+
+/// The direct handle of an existing file, if the file system has such handles.
+fn open_direct(fs: &dyn Fs, path: &Path) -> Option<Arc<dyn File>> {
+    expect_kind(
+        fs.open_direct(&path.with_file_name("missing")).map_err(|e| match e.kind() {
+            ErrorKind::Unsupported => ErrorKind::NotFound.into(),
+            _ => e,
+        }),
+        ErrorKind::NotFound,
+        "open_direct of a missing file",
+    );
+    match fs.open_direct(path) {
+        Ok(direct) => {
+            let block = direct.block_size();
+            assert!(block.is_power_of_two(), "a block of {block} bytes");
+            Some(direct)
+        }
+        Err(e) if e.kind() == ErrorKind::Unsupported => None,
+        Err(e) => panic!("a direct handle must be opened or be unsupported, not: {e}"),
+    }
+}
+
+fn direct_writes_of_blocks_are_read_through_other_handles(fs: &dyn Fs, dir: &Path) {
+    let path = dir.join("a");
+    let file = create(fs, &path, b"");
+    assert_eq!(file.block_size(), 1, "the block of an ordinary handle");
+    let Some(direct) = open_direct(fs, &path) else { return };
+    let block = direct.block_size();
+    let mut expected = pattern(34, 3 * block);
+    write_all_at(&*file, 0, &[IoSlice::new(&expected)]).expect("write_at");
+    // Over bytes that no barrier has covered, inside, at the end, and behind it.
+    for (seed, at, blocks) in [(35, 1, 1), (36, 2, 2), (37, 6, 1), (38, 0, 3)] {
+        let bytes = Aligned::pattern(seed, blocks * block, block);
+        let slices = [IoSlice::new(&bytes[..block]), IoSlice::new(&bytes[block..])];
+        write_all_at(&*direct, (at * block) as u64, &slices[..blocks.min(2)]).expect("a direct write");
+        expected.resize(expected.len().max((at + blocks) * block), 0);
+        expected[at * block..(at + blocks) * block].copy_from_slice(&bytes);
+        expect_contents(&*file, &expected);
+        assert_eq!(direct.len().expect("len"), expected.len() as u64);
+    }
+    // And the other way round.
+    write_all_at(&*file, 5, &[IoSlice::new(b"five")]).expect("write_at");
+    expected[5..9].copy_from_slice(b"five");
+    let bytes = Aligned::pattern(39, block, block);
+    write_all_at(&*direct, block as u64, &[IoSlice::new(&bytes)]).expect("a direct write");
+    expected[block..2 * block].copy_from_slice(&bytes);
+    file.sync_data().expect("sync_data");
+    expect_contents(&*file, &expected);
+}
+
+fn a_direct_write_of_less_than_a_block_is_whole_or_refused(fs: &dyn Fs, dir: &Path) {
+    let path = dir.join("a");
+    let old = pattern(45, 70_000);
+    let file = create(fs, &path, &old);
+    let Some(direct) = open_direct(fs, &path) else { return };
+    let block = direct.block_size();
+    let bytes = Aligned::pattern(46, 2 * block, block);
+    for (offset, part) in [(1, &bytes[..block]), (0, &bytes[..block - 1]), (0, &bytes[1..=block])] {
+        let mut expected = old.clone();
+        match direct.write_at(offset as u64, &[IoSlice::new(part)]) {
+            Ok(n) => expected[offset..offset + n].copy_from_slice(&part[..n]),
+            Err(e) => {
+                assert_eq!(e.kind(), ErrorKind::InvalidInput, "a direct write of {} bytes at {offset}", part.len())
+            }
+        }
+        expect_contents(&*file, &expected);
+        write_all_at(&*file, 0, &[IoSlice::new(&old)]).expect("write_at");
+    }
 }
 
 fn concurrent_writes_do_not_disturb_each_other(fs: &dyn Fs, dir: &Path) {

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::thread;
 
-use super::{Random, StoreCheck, checks, expect_kind, pattern};
+use super::{Aligned, Random, StoreCheck, checks, expect_kind, pattern};
 use crate::store::{Advice, Store};
 
 pub(super) const CHECKS: &[StoreCheck] = checks![
@@ -21,10 +21,14 @@ pub(super) const CHECKS: &[StoreCheck] = checks![
     truncation_at_or_beyond_the_end_changes_nothing,
     a_store_cut_to_nothing_is_as_good_as_new,
     write_durable_writes_the_slices_in_order,
+    blocks_are_written_durably_over_and_beside_other_bytes,
+    blocks_are_written_durably_behind_the_end,
+    blocks_that_are_cut_off_do_not_come_back,
     preallocation_keeps_what_is_stored,
     advice_changes_nothing,
     concurrent_disjoint_writes_do_not_disturb_each_other,
     concurrent_syncs_all_return,
+    concurrent_durable_writes_of_blocks_and_of_bytes_agree,
     a_random_sequence_agrees_with_a_model,
 ];
 
@@ -199,6 +203,72 @@ fn write_durable_writes_the_slices_in_order(store: &dyn Store) {
     expect_contents(store, &expected);
 }
 
+/// Multiples of this are multiples of any store's block.
+#[track_caller]
+fn block_of(store: &dyn Store) -> usize {
+    let block = store.block_size();
+    assert!(block.is_power_of_two() && block <= 1 << 16, "a block of {block} bytes");
+    block.max(512)
+}
+
+/// Blocks as [`Store::block_size`] asks for them, which may take another way than other bytes do.
+fn blocks_are_written_durably_over_and_beside_other_bytes(store: &dyn Store) {
+    let block = block_of(store);
+    let mut expected = pattern(40, 8 * block + 77);
+    store.write_at(0, &expected).expect("write_at");
+    let changes: [(u64, &[usize], usize); 5] =
+        [(41, &[1], 0), (42, &[1, 0, 2], 3), (43, &[4], 2), (44, &[1], 6), (45, &[1; 6], 1)];
+    for (seed, blocks, at) in changes {
+        let total: usize = blocks.iter().sum();
+        let bytes = Aligned::pattern(seed, total * block, block);
+        let mut rest = &*bytes;
+        let slices: Vec<IoSlice<'_>> = blocks
+            .iter()
+            .map(|n| {
+                let (slice, tail) = rest.split_at(n * block);
+                rest = tail;
+                IoSlice::new(slice)
+            })
+            .collect();
+        store.write_durable((at * block) as u64, &slices).expect("write_durable");
+        expected[at * block..(at + total) * block].copy_from_slice(&bytes);
+        expect_contents(store, &expected);
+        // Into the middle of what is now stored, and not durable.
+        let middle = at * block + block / 2;
+        store.write_at(middle as u64, b"middle").expect("write_at");
+        expected[middle..middle + 6].copy_from_slice(b"middle");
+        expect_contents(store, &expected);
+    }
+    store.sync().expect("sync");
+    expect_contents(store, &expected);
+}
+
+fn blocks_are_written_durably_behind_the_end(store: &dyn Store) {
+    let block = block_of(store);
+    let mut expected = pattern(50, block / 2);
+    store.write_at(0, &expected).expect("write_at");
+    for (seed, at, blocks) in [(51, 3, 2), (52, 5, 1), (53, 40, 1)] {
+        let bytes = Aligned::pattern(seed, blocks * block, block);
+        store.write_durable((at * block) as u64, &[IoSlice::new(&bytes)]).expect("write_durable");
+        expected.resize(at * block, 0);
+        expected.extend_from_slice(&bytes);
+        expect_contents(store, &expected);
+    }
+}
+
+fn blocks_that_are_cut_off_do_not_come_back(store: &dyn Store) {
+    let block = block_of(store);
+    let bytes = Aligned::pattern(60, 8 * block, block);
+    store.write_durable(0, &[IoSlice::new(&bytes)]).expect("write_durable");
+    store.truncate(block as u64 + 5).expect("truncate");
+    let last = Aligned::pattern(61, block, block);
+    store.write_durable(6 * block as u64, &[IoSlice::new(&last)]).expect("write_durable");
+    let mut expected = bytes[..block + 5].to_vec();
+    expected.resize(6 * block, 0);
+    expected.extend_from_slice(&last);
+    expect_contents(store, &expected);
+}
+
 fn preallocation_keeps_what_is_stored(store: &dyn Store) {
     let bytes = pattern(11, 10_000);
     store.write_at(0, &bytes).expect("write_at");
@@ -257,6 +327,35 @@ fn concurrent_syncs_all_return(store: &dyn Store) {
         }
     });
     expect_contents(store, &[b'x'; 32]);
+}
+
+/// Neighbours in one page, each written by another thread, durably or not, as blocks or not.
+fn concurrent_durable_writes_of_blocks_and_of_bytes_agree(store: &dyn Store) {
+    let block = block_of(store);
+    let (places, rounds) = (16, 12);
+    let expected: Vec<Aligned> = (0..places).map(|place| Aligned::pattern(70 + place, block, block)).collect();
+    let write = |first: usize| -> io::Result<()> {
+        for round in 0..rounds {
+            for place in (first..expected.len()).step_by(4) {
+                let (at, bytes) = ((place * block) as u64, &expected[place]);
+                match (place + round) % 4 {
+                    0 => store.write_at(at, bytes)?,
+                    1 => store.write_durable(at, &[IoSlice::new(&bytes[..7]), IoSlice::new(&bytes[7..])])?,
+                    _ => store.write_durable(at, &[IoSlice::new(bytes)])?,
+                }
+                let mut found = vec![0; block];
+                store.read_at(at, &mut found)?;
+                assert!(found[..] == **bytes, "place {place}, round {round}: reads other bytes than were written");
+            }
+        }
+        Ok(())
+    };
+    thread::scope(|scope| {
+        for first in 0..4 {
+            scope.spawn(move || write(first).expect("a concurrent write"));
+        }
+    });
+    expect_contents(store, &expected.iter().flat_map(|bytes| bytes.to_vec()).collect::<Vec<u8>>());
 }
 
 fn a_random_sequence_agrees_with_a_model(store: &dyn Store) {

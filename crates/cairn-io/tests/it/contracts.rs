@@ -5,11 +5,14 @@
 use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::sync::Arc;
 
-use cairn_io::{FileStore, Fs, MemStore, NativeFs, SegmentedOptions, Store, contract};
+use cairn_io::{Backend, DirectStore, FileStore, Fs, MemStore, NativeFs, SegmentedOptions, Store, contract};
+use cairn_sim::{SectorSize, SimFs, SimOptions};
 use tempfile::TempDir;
 
+use crate::direct::{Refusal, Refusing, direct_dir};
 use crate::watched::WatchedFs;
 
 /// Makes stores in directories of their own, which live as long as the test.
@@ -60,6 +63,63 @@ fn file_store_keeps_the_contract_over_short_and_interrupted_calls() {
     in_directories(|dir| Box::new(FileStore::open(&fs, &dir.path().join("data")).unwrap()));
 }
 
+/// As [`in_directories`], where direct writes are possible.
+fn in_direct_directories(make: impl Fn(&TempDir) -> Box<dyn Store>) {
+    if direct_dir().is_none() {
+        return;
+    }
+    let dirs = Cell::new(Vec::new());
+    contract::store(|| {
+        let dir = direct_dir().unwrap();
+        let store = make(&dir);
+        assert_ne!(store.backend(), Backend::Buffered);
+        let mut all = dirs.take();
+        all.push(dir);
+        dirs.set(all);
+        store
+    });
+}
+
+#[test]
+fn direct_files_keep_the_contract() {
+    let Some(dir) = direct_dir() else { return };
+    contract::fs(&NativeFs, dir.path());
+}
+
+#[test]
+fn direct_store_keeps_the_contract() {
+    in_direct_directories(|dir| Box::new(DirectStore::open(&NativeFs, &dir.path().join("data")).unwrap()));
+}
+
+#[test]
+fn direct_store_keeps_the_contract_on_a_simulated_machine() {
+    for size in [SectorSize::Bytes512, SectorSize::Bytes4096] {
+        contract::store(|| {
+            let sim = SimFs::with_options(SimOptions::new().sector_size(size));
+            Box::new(DirectStore::open(&sim, Path::new("/data")).unwrap())
+        });
+    }
+    let sim = SimFs::new();
+    contract::reopened_store(|| Box::new(DirectStore::open(&sim, Path::new("/data")).unwrap()));
+}
+
+#[test]
+fn direct_store_keeps_the_contract_over_short_and_interrupted_calls() {
+    let fs = WatchedFs::default();
+    fs.be_choppy();
+    in_direct_directories(|dir| Box::new(DirectStore::open(&fs, &dir.path().join("data")).unwrap()));
+}
+
+/// Whatever way the file system takes, and where it takes none.
+#[test]
+fn direct_store_keeps_the_contract_where_direct_writes_are_refused() {
+    in_directories(|dir| Box::new(DirectStore::open(&Refusing(Refusal::Open), &dir.path().join("data")).unwrap()));
+    for kind in [io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported] {
+        let fs = Refusing(Refusal::Write(kind));
+        in_directories(|dir| Box::new(DirectStore::open(&fs, &dir.path().join("data")).unwrap()));
+    }
+}
+
 #[test]
 fn segmented_store_keeps_the_contract_in_one_file_and_in_many() {
     for segment_size in [4096, 12_288, 1 << 20] {
@@ -81,6 +141,10 @@ fn reopened_stores_are_the_same() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data");
     contract::reopened_store(|| Box::new(FileStore::open(&NativeFs, &path).unwrap()));
+    if let Some(dir) = direct_dir() {
+        let path = dir.path().join("data");
+        contract::reopened_store(|| Box::new(DirectStore::open(&NativeFs, &path).unwrap()));
+    }
     for segment_size in [4096, 65_536] {
         let dir = tempfile::tempdir().unwrap();
         contract::reopened_store(|| segmented(Arc::new(NativeFs), &dir, segment_size));

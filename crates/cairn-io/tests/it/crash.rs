@@ -1,20 +1,52 @@
 //! guards: L02, L04, L05, L08, L17, L23, L25, L27, L47, L48
 //!
-//! Power cuts and failing system calls under the segmented store and the atomic replace: whatever subset of unsynced sectors, lengths and names
+//! Power cuts and failing system calls under the segmented store, the direct store and the atomic replace: whatever subset of unsynced sectors, lengths and names
 //! survives, what was synced is there, and nothing is there that nobody wrote.
 
 #![expect(clippy::print_stdout, reason = "the number of states says what was covered")]
 
 use std::collections::HashSet;
+use std::io::IoSlice;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use cairn_io::{Fs, ReplaceState, SegmentedOptions, SegmentedStore, Store, replace_file};
+use cairn_io::{Backend, DirectStore, Fs, ReplaceState, SegmentedOptions, Store, replace_file};
 use cairn_sim::{Call, CrashExplorer, Errno, FailedSync, Fault, FaultPlan, MetadataOrder, SimFs, SimOptions, Torn};
 
 /// Payload of a file: as small as it can be, so that few writes fill many files.
 const SEGMENT: u64 = 4096;
+
+/// What is under test, and how it opens.
+#[derive(Clone, Copy)]
+struct Kind {
+    open: fn(&SimFs) -> Result<Box<dyn Store>, String>,
+    /// Prefixes are dropped in multiples of this; 0 for not at all.
+    head_unit: u64,
+    steps: &'static [Step],
+}
+
+const SEGMENTED: Kind = Kind {
+    open: |sim| {
+        let options = SegmentedOptions::new().segment_size_bytes(SEGMENT).open_files_max(2);
+        let store = options.open(Arc::new(sim.clone()), Path::new("/store"));
+        Ok(Box::new(store.map_err(|e| format!("does not open: {e:?}"))?))
+    },
+    head_unit: SEGMENT,
+    steps: SEGMENTED_STEPS,
+};
+
+const DIRECT: Kind = Kind {
+    open: |sim| {
+        let store = DirectStore::open(sim, Path::new("/store")).map_err(|e| format!("does not open: {e:?}"))?;
+        Ok(Box::new(store))
+    },
+    head_unit: 0,
+    steps: DIRECT_STEPS,
+};
+
+/// The block of a direct handle on the simulated machine.
+const BLOCK: usize = 512;
 
 /// Distinct disks to visit, at least.
 const STATES: usize = 20_000;
@@ -108,8 +140,9 @@ impl Model {
 
 /// A store under test on a simulated machine, and what callers know of it.
 struct Driver {
+    kind: Kind,
     sim: SimFs,
-    store: Option<SegmentedStore>,
+    store: Option<Box<dyn Store>>,
     model: Model,
     /// For each call: how many system calls had been made when it returned, what may be found while it runs, and after it.
     timeline: Vec<(usize, Model, Model)>,
@@ -118,19 +151,14 @@ struct Driver {
 
 type Outcome = Result<(), String>;
 
-fn open(sim: &SimFs) -> Result<SegmentedStore, String> {
-    let options = SegmentedOptions::new().segment_size_bytes(SEGMENT).open_files_max(2);
-    options.open(Arc::new(sim.clone()), Path::new("/store")).map_err(|e| format!("does not open: {e:?}"))
-}
-
 impl Driver {
-    fn new(sim: SimFs) -> Self {
+    fn new(kind: Kind, sim: SimFs) -> Self {
         let model = Model { images: vec![Image::default()], heads: (0, 0) };
-        Self { sim, store: None, timeline: vec![(0, model.clone(), model.clone())], model, counter: 0 }
+        Self { kind, sim, store: None, timeline: vec![(0, model.clone(), model.clone())], model, counter: 0 }
     }
 
-    fn store(&self) -> &SegmentedStore {
-        self.store.as_ref().expect("the store is open")
+    fn store(&self) -> &dyn Store {
+        self.store.as_deref().expect("the store is open")
     }
 
     /// Bytes that are found nowhere else, nor in other sectors.
@@ -152,7 +180,7 @@ impl Driver {
     }
 
     fn open(&mut self) -> Outcome {
-        let opened = open(&self.sim);
+        let opened = (self.kind.open)(&self.sim);
         self.note(self.model.clone());
         self.store = Some(opened?);
         Ok(())
@@ -173,13 +201,25 @@ impl Driver {
     /// On `Ok` these bytes are durable; what else was not yet, still is not.
     fn write_durable(&mut self, offset: u64, len: usize) -> Outcome {
         let payload = self.payload(len);
+        let (one, two) = payload.split_at(len / 3);
+        self.write_slices(offset, &[one, two])
+    }
+
+    /// As [`write_durable`](Self::write_durable), whole blocks: what a direct store can write directly.
+    fn write_blocks(&mut self, first: u64, blocks: usize) -> Outcome {
+        let payload = self.payload(blocks * BLOCK + BLOCK);
+        let start = payload.as_ptr().addr().next_multiple_of(BLOCK) - payload.as_ptr().addr();
+        let (one, two) = payload[start..start + blocks * BLOCK].split_at(blocks / 2 * BLOCK);
+        self.write_slices(first * BLOCK as u64, &[one, two])
+    }
+
+    fn write_slices(&mut self, offset: u64, slices: &[&[u8]]) -> Outcome {
         let at = usize::try_from(offset).unwrap();
         let mut during = self.model.clone();
-        during.changed(|image| image.write(at, &payload));
+        during.changed(|image| image.write(at, &slices.concat()));
         let mut after = during.clone();
-        after.images.iter_mut().for_each(|image| image.write(at, &payload));
-        let (one, two) = payload.split_at(len / 3);
-        let slices = [one, two].map(std::io::IoSlice::new);
+        after.images.iter_mut().for_each(|image| image.write(at, &slices.concat()));
+        let slices: Vec<IoSlice<'_>> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
         let result = self.store().write_durable(offset, &slices);
         self.settle(result, during, after)
     }
@@ -200,7 +240,7 @@ impl Driver {
     }
 
     fn truncate_before(&mut self, offset: u64) -> Outcome {
-        let head = offset / SEGMENT * SEGMENT;
+        let head = offset.checked_div(self.kind.head_unit).map_or(0, |units| units * self.kind.head_unit);
         let mut during = self.model.clone();
         during.heads.1 = during.heads.1.max(head);
         let mut after = during.clone();
@@ -271,7 +311,7 @@ impl Driver {
 type Step = fn(&mut Driver) -> Outcome;
 
 /// Every operation, in places that matter: over file boundaries, in earlier files, behind the end, around barriers.
-const STEPS: &[Step] = &[
+const SEGMENTED_STEPS: &[Step] = &[
     |d| d.append(1000),
     |d| d.sync(),
     |d| d.append(6000),
@@ -314,12 +354,50 @@ const STEPS: &[Step] = &[
     |d| d.sync(),
 ];
 
+/// Both ways of writing, before, after, beside and over each other, with and without a barrier in between.
+const DIRECT_STEPS: &[Step] = &[
+    |d| d.write_blocks(0, 3),
+    |d| d.append(700),
+    // Over bytes that no barrier has covered, and bytes that a direct write made durable.
+    |d| d.write_blocks(2, 2),
+    |d| d.write(100, 900),
+    |d| d.write_blocks(1, 1),
+    |d| d.sync(),
+    |d| d.write(600, 2000),
+    |d| d.write_durable(5000, 1500),
+    |d| d.truncate(2100),
+    // Behind the end that the cut has left, which is not durable.
+    |d| d.write_blocks(8, 2),
+    |d| d.append(300),
+    |d| d.sync(),
+    |d| d.write(4000, 3000),
+    |d| d.write_blocks(20, 1),
+    |d| d.write_blocks(20, 4),
+    |d| d.truncate(10_500),
+    |d| d.sync(),
+    |d| {
+        d.close();
+        d.open()
+    },
+    |d| d.append(2000),
+    |d| d.recover(),
+    |d| d.preallocate(12_000, 6000),
+    |d| d.write_blocks(24, 6),
+    |d| d.write_blocks(30, 6),
+    |d| d.sync(),
+    |d| d.write(100, 9000),
+    |d| d.write_blocks(0, 2),
+    |d| d.truncate_before(5000),
+    |d| d.append(100),
+    |d| d.sync(),
+];
+
 /// Runs the steps, each with its own faults; the opening has those of the first one.
-fn run(faults: impl Fn(usize) -> FaultPlan) -> Driver {
-    let mut driver = Driver::new(SimFs::new());
+fn run(kind: Kind, faults: impl Fn(usize) -> FaultPlan) -> Driver {
+    let mut driver = Driver::new(kind, SimFs::new());
     driver.sim.set_faults(faults(0));
     driver.open().unwrap();
-    for (i, step) in STEPS.iter().enumerate() {
+    for (i, step) in kind.steps.iter().enumerate() {
         driver.sim.set_faults(faults(i));
         step(&mut driver).unwrap_or_else(|e| panic!("step {i}: {e}"));
         driver.check_live().unwrap_or_else(|e| panic!("step {i}: {e}"));
@@ -332,8 +410,8 @@ fn healthy(_: usize) -> FaultPlan {
 }
 
 /// The same operations in another order, with other ranges.
-fn run_seed(seed: u64) -> Driver {
-    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)));
+fn run_seed(kind: Kind, seed: u64) -> Driver {
+    let mut driver = Driver::new(kind, SimFs::with_options(SimOptions::new().seed(seed)));
     driver.open().unwrap();
     let mut dice = seed;
     let mut below = move |bound: u64| {
@@ -344,7 +422,7 @@ fn run_seed(seed: u64) -> Driver {
         let (head, len) = (driver.model.now().head, driver.model.now().len());
         let inside = head + below(len - head);
         let size = usize::try_from(1 + below(3000)).unwrap();
-        let done = match below(20) {
+        let done = match below(24) {
             0..4 => driver.append(size),
             4..8 => driver.write(inside, size),
             8..13 => driver.sync(),
@@ -353,7 +431,8 @@ fn run_seed(seed: u64) -> Driver {
             15 => driver.truncate_before(inside),
             16 => driver.write_durable(inside, size),
             17 => driver.preallocate(inside, below(5000)),
-            18 => driver.sync().and_then(|()| {
+            18..22 => driver.write_blocks(inside / BLOCK as u64, 1 + size % 5),
+            22 => driver.sync().and_then(|()| {
                 driver.close();
                 driver.open()
             }),
@@ -366,8 +445,9 @@ fn run_seed(seed: u64) -> Driver {
 
 /// Opens what a crash left, compares, goes on with it, and opens it again.
 fn check_state(driver: &Driver, point: usize, sim: &SimFs, go_on: bool) -> Outcome {
+    let open = driver.kind.open;
     let store = open(sim)?;
-    let found = Image::of(&store)?;
+    let found = Image::of(&*store)?;
     driver.accepts(point, &found)?;
     if !go_on {
         return Ok(());
@@ -377,7 +457,7 @@ fn check_state(driver: &Driver, point: usize, sim: &SimFs, go_on: bool) -> Outco
     store.write_at(expected.len() - 5000, &[0xEE; 5000]).map_err(|e| format!("does not go on: {e}"))?;
     store.sync().map_err(|e| format!("does not sync: {e}"))?;
     drop(store);
-    match Image::of(&open(sim)?)? == expected {
+    match Image::of(&*open(sim)?)? == expected {
         true => Ok(()),
         false => Err("is another store after it went on".into()),
     }
@@ -406,7 +486,7 @@ fn explore(driver: &Driver, label: &str, order: MetadataOrder, distinct: &mut Ha
 
 /// The power fails again while the store is being opened.
 fn explore_again(driver: &Driver, point: usize, sim: &SimFs, distinct: &mut HashSet<u64>) -> Outcome {
-    drop(open(sim)?);
+    drop((driver.kind.open)(sim)?);
     let explorer = CrashExplorer::new(sim.trace()).label("nested").exhaustive_limit(32).samples_per_point(16);
     let report = explorer.for_each(|state| {
         distinct.insert(state.fingerprint());
@@ -415,8 +495,8 @@ fn explore_again(driver: &Driver, point: usize, sim: &SimFs, distinct: &mut Hash
     report.map(drop).map_err(|failure| failure.to_string())
 }
 
-#[test]
-fn no_power_cut_takes_back_what_a_segmented_store_synced() {
+/// Visits states until there are [`STATES`] of them.
+fn explore_many(kind: Kind, name: &str) {
     let next_seed = AtomicU64::new(0);
     let distinct = Mutex::new(HashSet::new());
     std::thread::scope(|scope| {
@@ -424,10 +504,10 @@ fn no_power_cut_takes_back_what_a_segmented_store_synced() {
             scope.spawn(|| {
                 while distinct.lock().unwrap().len() < STATES {
                     let seed = next_seed.fetch_add(1, Ordering::Relaxed);
-                    let driver = if seed == 0 { run(healthy) } else { run_seed(seed) };
+                    let driver = if seed == 0 { run(kind, healthy) } else { run_seed(kind, seed) };
                     let order = if seed % 3 == 1 { MetadataOrder::Ordered } else { MetadataOrder::Free };
                     let mut visited = HashSet::new();
-                    explore(&driver, &format!("store-{seed}"), order, &mut visited).unwrap();
+                    explore(&driver, &format!("{name}-{seed}"), order, &mut visited).unwrap();
                     distinct.lock().unwrap().extend(visited);
                 }
             });
@@ -437,11 +517,24 @@ fn no_power_cut_takes_back_what_a_segmented_store_synced() {
     println!("{distinct} distinct states of {workloads} workloads");
 }
 
+#[test]
+fn no_power_cut_takes_back_what_a_segmented_store_synced() {
+    explore_many(SEGMENTED, "store");
+}
+
+#[test]
+fn no_power_cut_takes_back_what_a_direct_store_synced_or_wrote_durably() {
+    let direct = run(DIRECT, healthy);
+    assert_eq!(direct.store().backend(), Backend::Direct);
+    assert!(direct.sim.counters().calls(Call::WriteDirect) >= 9, "the blocks took another way");
+    explore_many(DIRECT, "direct");
+}
+
 /// Garbage is what nobody wrote, so what was in flight cannot be judged; what was not, can, and the store opens.
 #[test]
 fn garbage_in_flight_does_not_keep_a_segmented_store_from_opening() {
-    let explorer = CrashExplorer::new(run(healthy).sim.trace()).torn(Torn::Garbage);
-    let report = explorer.for_each(|state| Image::of(&open(&state.fs())?).map(drop)).unwrap();
+    let explorer = CrashExplorer::new(run(SEGMENTED, healthy).sim.trace()).torn(Torn::Garbage);
+    let report = explorer.for_each(|state| Image::of(&*(SEGMENTED.open)(&state.fs())?).map(drop)).unwrap();
     println!("{} distinct states", report.distinct);
     assert!(report.distinct > 500);
 }
@@ -460,7 +553,32 @@ fn a_lying_barrier_under_a_segmented_store_is_found() {
         ("one-file", &one_file),
     ];
     for (lie, plan) in lies {
-        let found = explore(&run(plan), lie, MetadataOrder::Free, &mut HashSet::new());
+        let found = explore(&run(SEGMENTED, plan), lie, MetadataOrder::Free, &mut HashSet::new());
+        let why = found.expect_err(lie);
+        println!("{lie}: {}", why.lines().next().unwrap_or_default());
+    }
+}
+
+#[test]
+fn a_lying_barrier_under_a_direct_store_is_found() {
+    // One direct write that is durable a step later only, and a fallback that forgets its barrier.
+    const BLOCKS: usize = 4;
+    let one_write = |step| match step {
+        BLOCKS => FaultPlan::new().on(Call::WriteDirect, 0..1, Fault::Ignore),
+        _ => FaultPlan::new(),
+    };
+    let fallback = |step| match step {
+        BLOCKS => FaultPlan::new().fail(Call::WriteDirect, 0, Errno::Enotsup).on(Call::Sync, 0..1, Fault::Ignore),
+        _ => FaultPlan::new(),
+    };
+    let lies: [(&str, &dyn Fn(usize) -> FaultPlan); 4] = [
+        ("bytes", &|_| FaultPlan::new().ignore_barriers()),
+        ("direct", &|_| FaultPlan::new().on(Call::WriteDirect, 0..u64::MAX, Fault::Ignore)),
+        ("one-write", &one_write),
+        ("fallback", &fallback),
+    ];
+    for (lie, plan) in lies {
+        let found = explore(&run(DIRECT, plan), lie, MetadataOrder::Free, &mut HashSet::new());
         let why = found.expect_err(lie);
         println!("{lie}: {}", why.lines().next().unwrap_or_default());
     }
@@ -470,6 +588,7 @@ const FAULTS: &[Fault] = &[
     Fault::Fail(Errno::Eio),
     Fault::Fail(Errno::Enospc),
     Fault::Fail(Errno::Eintr),
+    Fault::Fail(Errno::Enotsup),
     Fault::FailAfter(0, Errno::Eio),
     Fault::FailAfter(300, Errno::Eio),
     Fault::Short(7),
@@ -484,14 +603,21 @@ struct Tally {
 }
 
 /// Runs the workload with one fault; `false` when it never came to it.
-fn run_with_fault(call: Call, nth: u64, fault: Fault, failed: FailedSync, tally: &mut Tally) -> Result<bool, String> {
+fn run_with_fault(
+    kind: Kind,
+    call: Call,
+    nth: u64,
+    fault: Fault,
+    failed: FailedSync,
+    tally: &mut Tally,
+) -> Result<bool, String> {
     let sim = SimFs::with_options(SimOptions::new().failed_sync(failed));
-    let mut driver = Driver::new(sim);
+    let mut driver = Driver::new(kind, sim);
     let plan = FaultPlan::new().on(call, nth..nth + 1, fault);
     driver.sim.set_faults(plan);
     let mut failed_at = None;
     let first: Step = |d| d.open();
-    for (i, step) in std::iter::once(&first).chain(STEPS).enumerate() {
+    for (i, step) in std::iter::once(&first).chain(kind.steps).enumerate() {
         // A read may have been what fails.
         let done = match driver.sim.counters().faults > 0 && driver.model.now().len() < 2000 {
             true => driver.append(3000),
@@ -525,15 +651,26 @@ fn run_with_fault(call: Call, nth: u64, fault: Fault, failed: FailedSync, tally:
 fn again(driver: &mut Driver, failed: Call) -> Outcome {
     driver.sim.set_faults(FaultPlan::new());
     if let Some(store) = &driver.store {
-        match Image::of(store) {
+        match Image::of(&**store) {
             Ok(found) => driver.model.accepts(&found).map_err(|e| format!("read after the failure: {e}"))?,
             // The store has stopped writing; what it cut off, or was about to, may be out of reach.
             Err(_) if failed == Call::Remove && store.sync().is_err() => return driver.recover(),
             Err(e) => return Err(e),
         }
+        if failed == Call::WriteDirect && store.sync().is_ok() {
+            return Err("a store goes on after a failed direct write".into());
+        }
         let before = driver.sim.op_count();
         if store.sync().is_err() {
-            let latched = store.write_at(store.head(), b"x").is_err() && store.truncate(0).is_err();
+            let payload = vec![0; 2 * BLOCK];
+            let start = payload.as_ptr().addr().next_multiple_of(BLOCK) - payload.as_ptr().addr();
+            let block = [IoSlice::new(&payload[start..start + BLOCK])];
+            let head = store.head();
+            let latched = store.write_at(head, b"x").is_err()
+                && store.truncate(0).is_err()
+                && store.preallocate(head, 1).is_err()
+                && store.write_durable(head, &block).is_err()
+                && store.write_durable(head, &[IoSlice::new(b"x")]).is_err();
             let silent = store.sync().is_err() && driver.sim.op_count() == before;
             if !latched || !silent {
                 return Err("a store whose barrier failed goes on".into());
@@ -566,9 +703,19 @@ fn every_fault(mut run: impl FnMut(Call, u64, Fault, FailedSync, &mut Tally) -> 
 
 #[test]
 fn a_segmented_store_survives_every_failing_call() {
-    let Tally { faults, failed_calls, states } = every_fault(run_with_fault);
+    survives_every_failing_call(SEGMENTED, 500);
+}
+
+#[test]
+fn a_direct_store_survives_every_failing_call() {
+    survives_every_failing_call(DIRECT, 400);
+}
+
+fn survives_every_failing_call(kind: Kind, at_least: u64) {
+    let run = |call, nth, fault, failed, tally: &mut Tally| run_with_fault(kind, call, nth, fault, failed, tally);
+    let Tally { faults, failed_calls, states } = every_fault(run);
     println!("{faults} faults, {failed_calls} of them reported, {states} crash states around them");
-    assert!(faults > 500 && failed_calls > 200 && states > 1000);
+    assert!(faults > at_least && failed_calls > at_least * 2 / 5 && states > at_least * 2);
 }
 
 const FILE: &str = "/dir/settings";

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use cairn_io::{File, FileStore, Fs, NativeFs, SegmentedOptions, Store};
+use cairn_io::{Backend, DirectStore, File, FileStore, Fs, NativeFs, SegmentedOptions, Store};
 
+use crate::direct::{Block, direct_dir};
 use crate::watched::WatchedFs;
 
 #[track_caller]
@@ -42,6 +43,29 @@ fn file_store_latches_the_first_failed_barrier() {
     store.sync().unwrap_err();
     assert_eq!(fs.failed(), Some("sync_data"));
     expect_stopped(&store);
+}
+
+#[test]
+fn direct_store_latches_the_first_failed_barrier_and_the_first_failed_direct_write() {
+    let Some(dir) = direct_dir() else { return };
+    let block = Block([b'x'; 4096]);
+    for (name, kind) in [("a", "sync_data"), ("b", "write_direct")] {
+        let fs = WatchedFs::default();
+        let store = DirectStore::open(&fs, &dir.path().join(name)).unwrap();
+        store.write_durable(0, &[IoSlice::new(&block.0)]).unwrap();
+        store.write_durable(0, &[IoSlice::new(b"abc")]).unwrap();
+        store.write_at(0, b"abc").unwrap();
+        fs.fail_at(0);
+        let failed = match kind {
+            "sync_data" => store.sync(),
+            _ => store.write_durable(4096, &[IoSlice::new(&block.0)]),
+        };
+        failed.unwrap_err();
+        assert_eq!(fs.failed(), Some(kind));
+        expect_stopped(&store);
+        store.write_durable(0, &[IoSlice::new(&block.0)]).unwrap_err();
+        assert_eq!(store.backend(), Backend::Direct, "a failure is no refusal");
+    }
 }
 
 #[test]

@@ -5,9 +5,13 @@
 mod barriers;
 mod contracts;
 mod crash;
+mod direct;
+mod direct_speed;
 mod failed_barriers;
 mod faults;
 mod native;
 mod replacing;
 mod segmented;
+#[cfg(all(feature = "io-uring", target_os = "linux"))]
+mod uring;
 mod watched;

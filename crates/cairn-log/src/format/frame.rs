@@ -78,13 +78,20 @@ fn checksum(generation: Seed, lsn: u64, rest: &[u8]) -> u32 {
 /// Appends to `out` the frame that will be at `lsn`.
 pub(crate) fn push_frame(out: &mut Vec<u8>, kind: FrameKind, payload: &[u8], lsn: u64, generation: Seed) {
     let start = out.len();
+    out.resize(start + frame_len(payload.len()), 0);
+    write_frame(&mut out[start..], kind, payload, lsn, generation);
+}
+
+/// Makes `out`, which has just the length for it, the frame that will be at `lsn`.
+pub(crate) fn write_frame(out: &mut [u8], kind: FrameKind, payload: &[u8], lsn: u64, generation: Seed) {
     let len = u32::try_from(payload.len()).expect("callers bound payloads by MAX_PAYLOAD_LEN");
     let raw = Raw { crc: U32::new(0), len: U32::new(len), kind: kind as u8, flags: 0, reserved: U16::new(0) };
-    out.reserve(frame_len(payload.len()));
-    out.extend_from_slice(raw.as_bytes());
-    out.extend_from_slice(payload);
-    out.resize(start + frame_len(payload.len()), 0);
-    stamp(&mut out[start..], lsn, generation);
+    let (header, rest) = out.split_at_mut(FRAME_HEADER_LEN);
+    header.copy_from_slice(raw.as_bytes());
+    let (body, padding) = rest.split_at_mut(payload.len());
+    body.copy_from_slice(payload);
+    padding.fill(0);
+    stamp(out, lsn, generation);
 }
 
 /// Binds a whole frame to a position and a generation by writing its checksum anew.

@@ -105,12 +105,17 @@ impl GroupHeader {
         bytes
     }
 
+    /// Whether these bytes say that they are a header at `lsn`: what can be seen without knowing whose.
+    pub(crate) fn is_claimed(bytes: &[u8], lsn: u64) -> bool {
+        Raw::ref_from_prefix(bytes).is_ok_and(|(raw, _)| raw.magic == MAGIC && raw.lsn.get() == lsn)
+    }
+
     /// Decodes the header that must be at `lsn`; `None` when these bytes are not one.
     pub(crate) fn decode(bytes: &[u8], lsn: u64, log: Seed) -> Option<Self> {
-        let (raw, _) = Raw::read_from_prefix(bytes).ok()?;
-        if raw.magic != MAGIC || raw.lsn.get() != lsn {
+        if !Self::is_claimed(bytes, lsn) {
             return None;
         }
+        let (raw, _) = Raw::read_from_prefix(bytes).ok()?;
         if raw.crc.get() != crc32c::crc32c_append(log.0, &bytes[CRC_LEN..GROUP_HEADER_LEN]) {
             return None;
         }

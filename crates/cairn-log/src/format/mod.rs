@@ -11,7 +11,7 @@ mod superblock;
 
 pub(crate) use frame::{
     FRAME_HEADER_LEN, Frame, FrameKind, MAX_PAYLOAD_LEN, frame_len, peek_frame_len, push_frame, read_frame,
-    restamp_frame,
+    restamp_frame, write_frame,
 };
 pub(crate) use group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
 pub(crate) use seal::{
@@ -41,7 +41,7 @@ fn is_place(lsn: u64, seq: u64) -> bool {
 
 /// Who a frame belongs to: its checksum starts from this.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Seed(u32);
+pub(crate) struct Seed(pub(crate) u32);
 
 impl Seed {
     /// For group headers: bound to the log.

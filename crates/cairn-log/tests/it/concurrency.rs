@@ -15,7 +15,13 @@ use cairn_log::{Error, Failure, Log, Lsn, Seq};
 use cairn_sim::{Call, Errno, FaultPlan, SimFs};
 
 fn on(sim: &SimFs) -> Log {
-    Log::options().segment_size(64 << 10).buffer_size(4 << 10).fs(Arc::new(sim.clone())).open("/log").unwrap()
+    Log::options()
+        .segment_size(64 << 10)
+        .buffer_size(4 << 10)
+        .direct_io(false)
+        .fs(Arc::new(sim.clone()))
+        .open("/log")
+        .unwrap()
 }
 
 /// Ends the test with a message instead of a hang.

@@ -71,9 +71,9 @@ struct Tally {
 }
 
 /// Runs the workload with one fault; `false` when it never came to it.
-fn run(call: Call, nth: u64, fault: Fault, mode: FailedSync, tally: &mut Tally) -> Result<bool, String> {
+fn run(direct: bool, call: Call, nth: u64, fault: Fault, mode: FailedSync, tally: &mut Tally) -> Result<bool, String> {
     let sim = SimFs::with_options(SimOptions::new().failed_sync(mode));
-    let mut driver = Driver::new(sim, tiny());
+    let mut driver = Driver::new(sim, tiny().direct_io(direct));
     driver.faults = FaultPlan::new().on(call, nth..nth + 1, fault);
     driver.once = true;
     driver.sim.set_faults(driver.faults.clone());
@@ -166,7 +166,9 @@ fn reopen_with_one_more(driver: &mut Driver) -> Result<(), String> {
 #[test]
 fn every_call_fails_once_in_every_way() {
     let mut tally = Tally::default();
-    for call in Call::ALL {
+    let backends = [false, true];
+    for (direct, call) in backends.into_iter().flat_map(|direct| Call::ALL.into_iter().map(move |call| (direct, call)))
+    {
         for &fault in FAULTS {
             for mode in [FailedSync::Old, FailedSync::Persisted] {
                 if call != Call::Sync && mode != FailedSync::Old {
@@ -174,13 +176,13 @@ fn every_call_fails_once_in_every_way() {
                 }
                 for nth in 0.. {
                     tally.runs += 1;
-                    let came = catch_unwind(AssertUnwindSafe(|| run(call, nth, fault, mode, &mut tally)));
+                    let came = catch_unwind(AssertUnwindSafe(|| run(direct, call, nth, fault, mode, &mut tally)));
                     match came {
                         Ok(Ok(true)) => {}
                         Ok(Ok(false)) => break,
-                        Ok(Err(why)) => panic!("{call:?} number {nth}, {fault:?}, {mode:?}: {why}"),
+                        Ok(Err(why)) => panic!("{call:?} number {nth}, {fault:?}, {mode:?}, direct {direct}: {why}"),
                         Err(panic) => {
-                            println!("{call:?} number {nth}, {fault:?}, {mode:?}");
+                            println!("{call:?} number {nth}, {fault:?}, {mode:?}, direct {direct}");
                             resume_unwind(panic);
                         }
                     }

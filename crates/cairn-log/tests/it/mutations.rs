@@ -9,7 +9,7 @@ use std::sync::Arc;
 use cairn_log::{Error, Inspection, Log, Lsn, Mutation};
 use cairn_sim::{Call, CrashExplorer, Errno, FailedSync, FaultPlan, MetadataOrder, SimFs, SimOptions, Torn};
 
-use crate::crash::{Visited, explore, killed, run, tiny, workload};
+use crate::crash::{Visited, explore, killed, run, tiny, tiny_on, workload};
 use crate::model::{DIR, Driver, check_state, contents};
 
 /// What a panic or an error said, in one line.
@@ -58,7 +58,7 @@ fn seen(bug: Mutation, layer: &str, check: impl Fn() -> Result<(), String>) {
 }
 
 fn with_faults(seed: u64, faults: FaultPlan) -> Driver {
-    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), tiny());
+    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), tiny().direct_io(false));
     driver.faults = faults;
     driver.sim.set_faults(driver.faults.clone());
     workload(&mut driver, seed, 60).unwrap();
@@ -91,7 +91,7 @@ fn bugs_that_a_power_cut_shows() {
         Mutation::RemoveBeforeCut,
         Mutation::ForgetHead,
     ] {
-        caught(&format!("{bug:?}"), Some(bug), |seed| run(seed, tiny(), 60));
+        caught(&format!("{bug:?}"), Some(bug), |seed| run(seed, tiny_on(seed), 60));
     }
 }
 
@@ -112,7 +112,8 @@ fn names_that_are_believed_because_they_can_be_listed() {
 
 /// The barrier of a clean close fails, unheard of by the next process, which sees the mark in the page cache.
 fn trust_a_mark() -> Driver {
-    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().failed_sync(FailedSync::Old)), tiny());
+    let mut driver =
+        Driver::new(SimFs::with_options(SimOptions::new().failed_sync(FailedSync::Old)), tiny().direct_io(false));
     driver.open().unwrap();
     // Group and mark fill a sector: what comes next does not write the mark again by the way.
     driver.append(512 - 40 - 40 - 12).unwrap();
@@ -135,7 +136,7 @@ fn a_mark_that_nobody_wrote_again() {
 
 /// Appends while another thread's barrier is under way, then asks for durability of what was appended.
 fn append_during_a_barrier(bug: Option<Mutation>) -> Driver {
-    let mut driver = Driver::new(SimFs::new(), tiny());
+    let mut driver = Driver::new(SimFs::new(), tiny().direct_io(false));
     driver.open().unwrap();
     driver.append(100).unwrap();
     let log = Arc::new(driver.log.take().unwrap());
@@ -172,7 +173,7 @@ fn acknowledging_the_reservation() {
 /// A call of the log fails; what is said after that is believed.
 fn fail_once(call: Call) -> Driver {
     let sim = SimFs::with_options(SimOptions::new().failed_sync(FailedSync::Old));
-    let mut driver = Driver::new(sim, tiny());
+    let mut driver = Driver::new(sim, tiny().direct_io(call == Call::WriteDirect));
     driver.open().unwrap();
     driver.append(100).unwrap();
     driver.sync().unwrap();
@@ -190,7 +191,11 @@ fn fail_once(call: Call) -> Driver {
 
 #[test]
 fn believing_in_spite_of_a_failure() {
-    for (bug, call) in [(Mutation::RetryFailedSync, Call::Sync), (Mutation::IgnoreFailedWrite, Call::Write)] {
+    for (bug, call) in [
+        (Mutation::RetryFailedSync, Call::Sync),
+        (Mutation::RetryFailedSync, Call::WriteDirect),
+        (Mutation::IgnoreFailedWrite, Call::Write),
+    ] {
         let mut visited = Visited::default();
         let right = fail_once(call);
         explore(&right, format!("{bug:?}"), Torn::Versions, MetadataOrder::Free, &mut visited).unwrap();

@@ -309,6 +309,161 @@ fn damage_below_the_watermark_in_a_store_is_refused_and_kept() {
     }
 }
 
+/// What is left of a log after its oldest records were dropped, once for each of `heads`, and where that begins. Four records are appended before each drop.
+fn beheaded(heads: &[usize], end: impl FnOnce(Log)) -> (Vec<u8>, u64) {
+    let store = Arc::new(MemStore::new());
+    let log = open(store.clone());
+    let mut lsns = Vec::new();
+    for head in heads {
+        lsns.extend((0..4u8).map(|n| log.commit(&[n; 20]).unwrap()));
+        log.truncate_before(lsns[*head]).unwrap();
+    }
+    end(log);
+    (store.to_bytes(), store.head())
+}
+
+/// A store that begins at `head` with `kept`.
+fn begins_at(head: u64, kept: &[u8]) -> Arc<MemStore> {
+    let store = MemStore::from_bytes([&vec![0; usize::try_from(head).unwrap()], kept].concat());
+    store.truncate_before(head).unwrap();
+    Arc::new(store)
+}
+
+#[test]
+fn no_flipped_bit_is_cut_from_a_store_whose_beginning_was_dropped() {
+    // guards: L10
+    // The last group is a head group. It lies at the watermark; but the drop tells that it had been durable.
+    for heads in [&[2][..], &[1, 6], &[1, 4, 9]] {
+        let (kept, head) = beheaded(heads, drop);
+        assert!(head > 4096 && Log::with_store(begins_at(head, &kept), options()).is_ok());
+        for bit in 0..kept.len() * 8 {
+            let mut bytes = kept.clone();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let store = begins_at(head, &bytes);
+            match Log::with_store(store.clone(), options()) {
+                // Foreign when the group that names the log cannot be told from any other bytes.
+                Err(Error::Corrupt(_) | Error::Foreign { .. }) => {}
+                opened => panic!("heads {heads:?}, bit {bit}: {opened:?}"),
+            }
+            assert!(store.to_bytes() == bytes && store.head() == head, "a refused store was changed");
+        }
+    }
+}
+
+#[test]
+fn a_store_whose_beginning_was_dropped_opens_again_or_not_at_all() {
+    // guards: L10
+    let ends: [fn(Log); 3] = [
+        drop,
+        |log| log.close().unwrap(),
+        |log| {
+            log.commit(b"and one").unwrap();
+        },
+    ];
+    for at_end in ends {
+        let (kept, head) = beheaded(&[1, 5], at_end);
+        let (mut opened, mut refused) = (0, 0);
+        let mut image = |bytes: &[u8]| {
+            let store = begins_at(head, bytes);
+            let Ok(log) = Log::with_store(store.clone(), options()) else {
+                assert!(store.to_bytes() == bytes, "a refused store was changed");
+                refused += 1;
+                return;
+            };
+            let (first, mut records) = contents(&log).unwrap();
+            assert_eq!((first, &records[..3]), (5, &[vec![1; 20], vec![2; 20], vec![3; 20]][..]));
+            log.commit(b"more").unwrap();
+            drop(log);
+            records.push(b"more".to_vec());
+            assert_eq!(contents(&open(store)).unwrap(), (5, records));
+            opened += 1;
+        };
+        image(&kept);
+        for at in 0..kept.len() {
+            let mut bytes = kept.clone();
+            bytes[at] ^= 0x10;
+            image(&bytes);
+            image(&kept[..at]);
+        }
+        assert!(opened > 0 && refused > 300, "{opened} opened, {refused} refused");
+    }
+}
+
+/// The head group of some log, made for the position `lsn`: that its checksums are right takes no secret.
+fn head_group(lsn: u64) -> Vec<u8> {
+    let uuid = [0xAA; 16];
+    let sum = |parts: &[&[u8]]| crc32c::crc32c(&parts.concat()).to_le_bytes();
+    let (generation, at) = (1u32.to_le_bytes(), lsn.to_le_bytes());
+    let number = 3u64.to_le_bytes();
+    let header = [&[0xC7, 4, 0, 0, 88, 0, 0, 0][..], &generation, &at, &at, &number].concat();
+    let frame = [&[32, 0, 0, 0, 3, 0, 0, 0][..], &at, &number, &uuid, &[0; 4]].concat();
+    let of_frame = sum(&[&uuid, &generation, &(lsn + 40).to_le_bytes(), &frame]);
+    [&sum(&[&uuid, &header])[..], &header, &of_frame, &frame].concat()
+}
+
+#[test]
+fn a_record_that_holds_a_head_group_does_not_become_the_log() {
+    // guards: L17
+    let store = Arc::new(MemStore::new());
+    let log = open(store.clone());
+    let mut expected = numbered(0..3);
+    let lsns: Vec<Lsn> = expected.iter().map(|record| log.commit(record).unwrap()).collect();
+    // Before the log's own head group, and behind it; the payload starts 52 bytes behind the group.
+    for _ in 0..2 {
+        let payload = [&[0; 4], &head_group(log.appended_lsn().0 + 56)[..], b"and more"].concat();
+        log.commit(&payload).unwrap();
+        expected.push(payload);
+        log.truncate_before(lsns[1]).unwrap();
+        log.commit(b"ordinary").unwrap();
+        expected.push(b"ordinary".to_vec());
+    }
+    let uuid = log.uuid();
+    drop(log);
+    let (kept, head) = (store.to_bytes(), store.head());
+    assert!(head > 4096);
+    let log = open(store.clone());
+    assert_eq!((log.uuid(), contents(&log).unwrap()), (uuid, (1, expected[1..].to_vec())));
+    log.close().unwrap();
+    assert_eq!(contents(&open(store)).unwrap(), (1, expected[1..].to_vec()));
+    // A torn tail is the log's as well, unless what is torn claims to be another log.
+    let torn = [&kept[..], &[0xEE; 100]].concat();
+    let log = open(begins_at(head, &torn));
+    assert_eq!((log.uuid(), contents(&log).unwrap()), (uuid, (1, expected[1..].to_vec())));
+    let end = head + kept.len() as u64 - 4096;
+    let claimed = [&kept[..], &head_group(end)].concat();
+    let store = begins_at(head, &claimed);
+    assert!(
+        matches!(Log::with_store(store.clone(), options()), Err(Error::WrongLog { expected, .. }) if expected == uuid)
+    );
+    assert!(store.to_bytes() == claimed, "a refused store was changed");
+}
+
+#[test]
+fn a_lost_file_at_the_beginning_of_a_store_is_corruption_not_a_shorter_log() {
+    // guards: L10
+    let sim = SimFs::new();
+    let fs: Arc<dyn Fs> = Arc::new(sim.clone());
+    let log = open(small_files(&fs, Path::new("/log")));
+    let lsns: Vec<Lsn> = (0..30u8).map(|n| log.commit(&[n; 9000]).unwrap()).collect();
+    log.truncate_before(lsns[8]).unwrap();
+    log.close().unwrap();
+    let log = open(small_files(&fs, Path::new("/log")));
+    assert_eq!(log.next_seq(), Seq(30));
+    drop(log);
+    let files = sim.files();
+    let (oldest, _) = files.iter().find(|(_, len)| *len > 4096).expect("a file with records");
+    fs.remove(oldest).unwrap();
+    let before = sim.fingerprint();
+    match Log::with_store(small_files(&fs, Path::new("/log")), options()) {
+        Err(Error::Corrupt(corruption)) => {
+            assert_eq!(corruption.lsn, lsns[8]);
+            assert!(corruption.resumes.is_some_and(|lsn| lsn > lsns[8]));
+        }
+        opened => panic!("{opened:?}"),
+    }
+    assert_eq!(sim.fingerprint(), before);
+}
+
 #[test]
 fn zeros_are_an_empty_store() {
     // guards: L23

@@ -25,6 +25,7 @@ fn nth_call_of_each_kind_fails_alone() {
             file.set_len(10)?;
             file.allocate(0, 20)?;
             file.sync_data()?;
+            sim.open_direct(Path::new("/f"))?.write_at(0, &[])?;
             sim.rename(Path::new("/f"), Path::new("/g"))?;
             sim.remove(Path::new("/g"))?;
             sim.list(Path::new("/"))?;

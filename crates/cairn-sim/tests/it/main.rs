@@ -5,6 +5,7 @@
 
 mod contract;
 mod crash;
+mod direct;
 mod explorer;
 mod failed_sync;
 mod faults;

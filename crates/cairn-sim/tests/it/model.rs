@@ -1,12 +1,20 @@
 //! The simulator against an independent, slow and obvious model: random operations on one file, every reachable content
 //! computed byte by byte from the list of operations alone.
 
+use std::io::IoSlice;
+use std::path::Path;
+
+use cairn_io::Fs;
 use cairn_sim::{CrashExplorer, SimFs};
 
 use crate::{last_states, open, read, write};
 
 const SECTOR: usize = 512;
 const SECTORS: usize = 6;
+
+#[derive(Clone)]
+#[repr(align(512))]
+struct Sector([u8; SECTOR]);
 
 /// Splitmix64, as the crate's own is private.
 fn draw(state: &mut u64, bound: u64) -> u64 {
@@ -43,15 +51,15 @@ impl Model {
 
 #[test]
 fn every_state_is_one_that_the_model_allows() {
-    for seed in 0..150 {
+    for seed in 0..200 {
         let mut rng = seed;
         let sim = SimFs::new();
         sim.write_file("/f", [0xff; 1500]).unwrap();
-        let file = open(&sim, "/f");
+        let (file, direct) = (open(&sim, "/f"), sim.open_direct(Path::new("/f")).unwrap());
         let mut model = Model { images: vec![vec![0xff; 1500]] };
         for step in 1..=12u8 {
             let mut image = model.live();
-            match draw(&mut rng, 8) {
+            match draw(&mut rng, 10) {
                 0..=4 => {
                     let offset = usize::try_from(draw(&mut rng, 1800)).unwrap();
                     let len = usize::try_from(draw(&mut rng, 1200)).unwrap() + 1;
@@ -65,6 +73,19 @@ fn every_state_is_one_that_the_model_allows() {
                     file.set_len(len as u64).unwrap();
                     image.resize(len, 0);
                     model.images.push(image);
+                }
+                7 | 8 => {
+                    let first = usize::try_from(draw(&mut rng, SECTORS as u64)).unwrap();
+                    let count = usize::try_from(draw(&mut rng, (SECTORS - first) as u64)).unwrap() + 1;
+                    let (at, sectors) = (first * SECTOR, vec![Sector([step; SECTOR]); count]);
+                    let slices: Vec<IoSlice<'_>> = sectors.iter().map(|sector| IoSlice::new(&sector.0)).collect();
+                    direct.write_at(at as u64, &slices).unwrap();
+                    model.images.push(image);
+                    // Whatever else survives, these bytes do.
+                    for image in &mut model.images {
+                        image.resize(image.len().max(at + count * SECTOR), 0);
+                        image[at..at + count * SECTOR].fill(step);
+                    }
                 }
                 _ => {
                     file.sync_data().unwrap();

@@ -1,0 +1,232 @@
+//! The commit gate: who leads the next flush, and who waits for which.
+//!
+//! Work that needs a barrier is gathered in *rounds*, numbered by their owner: everything in round *n* becomes durable with one flush, and rounds
+//! are covered in order. One thread at a time *leads*: it does the I/O, in the caller's thread, for all who wait. The others sleep on one
+//! word of their round, and are woken once, all together, when it is covered; when a leader is done, exactly one of those who wait for
+//! a later round is woken to lead next. On the way out nobody takes a lock, so a record costs its thread one sleep.
+//!
+//! Invariants:
+//! 1. A round is covered only by a leader, and only after its barrier returned; the number of covered rounds never falls.
+//! 2. Who is about to sleep has said so (`waiting`) *before* looking whether somebody leads; a leader gives up leading *before* it
+//!    looks who waits. With a full fence between the two on both sides, one of them sees the other: nobody sleeps with no leader awake.
+//! 3. A word changes before its sleepers are woken, so who read it before does not fall asleep after.
+//!
+//! Group commit with a leader is as old as DeWitt et al., "Implementation techniques for main memory database systems", SIGMOD 1984; one word per
+//! generation and a direct hand-over are what is left when every other wake-up is taken away.
+
+use std::time::Duration;
+
+use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
+use crate::sync::{Stopwatch, Word};
+
+/// Rounds that can be waited for apart from each other. With more at once, some sleepers are woken for nothing.
+const WORDS: usize = 8;
+
+/// The commit gate; see the [module](self).
+#[derive(Debug)]
+pub struct Gate {
+    /// Rounds below this are covered.
+    covered: AtomicU64,
+    led: AtomicBool,
+    ended: AtomicBool,
+    /// Those who want to lead whatever the round; they go first, or many writers would starve them.
+    claims: Waiters,
+    rounds: [Waiters; WORDS],
+    /// How many were woken last, and how long the last flushes took.
+    woken: AtomicU32,
+    flush_ns: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Waiters {
+    word: Word,
+    waiting: AtomicU32,
+}
+
+/// What somebody who waits for a round has to do.
+#[derive(Debug)]
+pub enum Turn<'a> {
+    /// Nothing: the round is covered.
+    Covered,
+    /// Lead. Whether the round is covered is to be looked at again afterwards.
+    Lead(Lead<'a>),
+    /// Find out why: the gate was ended, and the round is not covered.
+    Ended,
+}
+
+/// The right to do the I/O. Passed on when it is dropped.
+#[derive(Debug)]
+#[must_use = "leading ends when this is dropped"]
+pub struct Lead<'a> {
+    gate: &'a Gate,
+    /// What was covered when leading began.
+    covered: u64,
+}
+
+impl Default for Gate {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Gate {
+    /// A gate with no round covered and nobody leading. Rounds start at 0.
+    pub fn new() -> Self {
+        let waiters = || Waiters { word: Word::default(), waiting: AtomicU32::new(0) };
+        Gate {
+            covered: AtomicU64::new(0),
+            led: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
+            claims: waiters(),
+            rounds: std::array::from_fn(|_| waiters()),
+            woken: AtomicU32::new(0),
+            flush_ns: AtomicU64::new(0),
+        }
+    }
+
+    /// Rounds below this are covered.
+    pub fn covered(&self) -> u64 {
+        self.covered.load(Ordering::Acquire)
+    }
+
+    /// Whether somebody leads.
+    pub fn is_led(&self) -> bool {
+        self.led.load(Ordering::Acquire)
+    }
+
+    fn waiters(&self, round: u64) -> &Waiters {
+        &self.rounds[usize::try_from(round % WORDS as u64).expect("less than the number of words")]
+    }
+
+    /// Waits until `round` is covered, or until it is this thread's turn to see to that.
+    pub fn wait(&self, round: u64) -> Turn<'_> {
+        let waiters = self.waiters(round);
+        loop {
+            let seen = waiters.word.load();
+            if self.covered() > round {
+                return Turn::Covered;
+            }
+            if self.ended.load(Ordering::Acquire) {
+                return Turn::Ended;
+            }
+            if self.claims.waiting.load(Ordering::Relaxed) == 0
+                && let Some(lead) = self.try_lead()
+            {
+                return Turn::Lead(lead);
+            }
+            waiters.sleep(seen, || {
+                let led = self.led.load(Ordering::Acquire) || self.claims.waiting.load(Ordering::Acquire) > 0;
+                led && !self.ended.load(Ordering::Acquire)
+            });
+        }
+    }
+
+    /// Leads as soon as nobody else does, ahead of those who wait for a round. Also after the end.
+    pub fn claim(&self) -> Lead<'_> {
+        loop {
+            let seen = self.claims.word.load();
+            if let Some(lead) = self.try_lead() {
+                return lead;
+            }
+            self.claims.sleep(seen, || self.led.load(Ordering::Acquire));
+        }
+    }
+
+    /// Leads if nobody else does.
+    pub fn try_lead(&self) -> Option<Lead<'_>> {
+        let led = self.led.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed);
+        led.is_ok().then(|| Lead { gate: self, covered: self.covered() })
+    }
+
+    /// From now on nobody waits: whose round is not covered gets [`Turn::Ended`]. Leading goes on to be possible.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+        fence(Ordering::SeqCst);
+        for waiters in &self.rounds {
+            waiters.wake_all();
+        }
+    }
+}
+
+impl Lead<'_> {
+    /// Says that all rounds below `rounds` are durable.
+    pub fn cover(&self, rounds: u64) {
+        debug_assert!(rounds >= self.gate.covered());
+        self.gate.covered.store(rounds, Ordering::Release);
+    }
+
+    /// Waits for those whom the flush before woke, if they are about to come back: until `arrived` says that so many are here, at most a quarter
+    /// of what a flush takes. Without it they come just too late, and wait for two flushes.
+    pub fn gather(&self, arrived: impl Fn() -> u64) {
+        let expected = u64::from(self.gate.woken.load(Ordering::Relaxed));
+        if expected < 2 || arrived() >= expected {
+            return;
+        }
+        let limit = Duration::from_nanos(self.gate.flush_ns.load(Ordering::Relaxed) / 4);
+        let watch = Stopwatch::start();
+        while watch.elapsed() < limit && arrived() < expected {
+            crate::sync::thread::yield_now();
+        }
+    }
+
+    /// Tells how long the barrier of a flush took, for [`gather`](Self::gather).
+    pub fn took(&self, flush: Duration) {
+        let ns = u64::try_from(flush.as_nanos()).unwrap_or(u64::MAX);
+        let known = self.gate.flush_ns.load(Ordering::Relaxed);
+        let smooth = if known == 0 { ns } else { known - known / 8 + ns / 8 };
+        self.gate.flush_ns.store(smooth, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Lead<'_> {
+    fn drop(&mut self) {
+        let gate = self.gate;
+        let covered = gate.covered();
+        gate.led.store(false, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let ended = gate.ended.load(Ordering::Acquire);
+        let next = covered..covered + WORDS as u64;
+        // Who leads next is woken first: gathering and the wake-ups of the others go on side by side.
+        if !gate.claims.wake_one() && !ended {
+            let _ = next.map(|round| gate.waiters(round)).any(Waiters::wake_one);
+        }
+        let done = self.covered..covered.min(self.covered + WORDS as u64);
+        let woken: u32 = done.map(|round| gate.waiters(round).wake_all()).sum();
+        if covered > self.covered {
+            // The leader comes back, too.
+            gate.woken.store(woken + 1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Waiters {
+    /// Sleeps unless the word is no longer what was `seen`, or there is nobody who will wake.
+    fn sleep(&self, seen: u32, will_be_woken: impl Fn() -> bool) {
+        self.waiting.fetch_add(1, Ordering::AcqRel);
+        fence(Ordering::SeqCst);
+        if will_be_woken() {
+            self.word.wait(seen);
+        }
+        self.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether there was somebody to wake.
+    fn wake_one(&self) -> bool {
+        if self.waiting.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        self.word.bump();
+        self.word.wake_one();
+        true
+    }
+
+    /// How many there were to wake.
+    fn wake_all(&self) -> u32 {
+        let waiting = self.waiting.load(Ordering::Acquire);
+        if waiting > 0 {
+            self.word.bump();
+            self.word.wake_all();
+        }
+        waiting
+    }
+}

@@ -1,0 +1,152 @@
+//! One flush: closed slots become groups on the disk.
+
+use std::io::IoSlice;
+
+use cairn_io::Store;
+use cairn_io::slot::Contents;
+
+use crate::error::{Error, Failure};
+use crate::format::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
+use crate::mutation::{self, Mutation};
+use crate::ring::Ring;
+use crate::segment::ActiveSegment;
+use crate::state::{Pending, Shared};
+
+/// How far a flush goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Goal {
+    Flushed,
+    Durable,
+}
+
+/// What one flush writes. It was decided under the lock, and is done without.
+#[derive(Debug)]
+pub(crate) struct Flush {
+    pub(crate) active: ActiveSegment,
+    pub(crate) goal: Goal,
+    /// A mark to be written ahead of the groups, and where.
+    pub(crate) mark: (u64, Vec<u8>),
+    pub(crate) groups: Vec<Pending>,
+    /// Whether something was written that no barrier has covered yet.
+    pub(crate) unsynced: bool,
+    /// The durable watermark that the groups carry: the one known when they were closed.
+    pub(crate) durable: u64,
+    pub(crate) shared: Shared,
+    pub(crate) block: u64,
+}
+
+impl Flush {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.mark.1.is_empty() && self.groups.is_empty() && !(self.unsynced && self.goal == Goal::Durable)
+    }
+
+    /// Writes, and returns what the last block holds then.
+    pub(crate) fn run(mut self, ring: &Ring) -> Result<Shared, Failure> {
+        let store = self.active.store.clone();
+        let ignore = mutation::is(Mutation::IgnoreFailedWrite) && self.goal == Goal::Flushed;
+        let path = self.active.file.path.clone();
+        let failed = |op| {
+            let path = &path;
+            move |e| Failure::from(Error::io(op, path, e))
+        };
+        let (at, mark) = std::mem::take(&mut self.mark);
+        if !mark.is_empty() {
+            self.unsynced = true;
+            store.write_at(self.active.offset(at), &mark).map_err(failed("write to"))?;
+        }
+        let mut images = Vec::with_capacity(self.groups.len());
+        for group in std::mem::take(&mut self.groups) {
+            let contents = ring.slot(group.filled.number).contents().map_err(|_| Failure::Panicked)?;
+            images.push(self.complete(group, contents).map_err(failed("read from"))?);
+        }
+        // One combined call covers what it writes and nothing else: only right when all the rest is durable.
+        if self.goal == Goal::Durable && !self.unsynced {
+            for run in images.chunk_by(|before, after| before.ends_at_block(self.block) && after.shared == 0) {
+                let slices: Vec<_> = run.iter().map(|image| IoSlice::new(image.blocks())).collect();
+                let wrote = store.write_durable(run[0].offset - run[0].shared as u64, &slices);
+                let wrote = if mutation::is(Mutation::RetryFailedSync) { Ok(()) } else { wrote };
+                wrote.map_err(failed("write durably to"))?;
+            }
+            return Ok(self.shared);
+        }
+        for image in &images {
+            let wrote = store.write_at(image.offset, image.group());
+            if !ignore {
+                wrote.map_err(failed("write to"))?;
+            }
+        }
+        if self.goal == Goal::Durable {
+            store.sync().map_err(failed("sync"))?;
+        }
+        Ok(self.shared)
+    }
+
+    /// Puts around the frames what makes them a group on disk: the header, the bytes of the first block that belong to the group before, and
+    /// zeros up to the end of the last block.
+    fn complete<'a>(&mut self, group: Pending, mut contents: Contents<'a>) -> std::io::Result<Image<'a>> {
+        let Pending { filled, padding } = group;
+        let offset = self.active.offset(filled.lsn);
+        let count = |n: u64| usize::try_from(n).expect("a group is in memory");
+        let shared = count(offset % self.block);
+        if shared > 0 && self.shared.offset != offset {
+            self.shared = read_shared(&*self.active.store, offset, shared)?;
+        }
+        contents[..shared].copy_from_slice(&self.shared.bytes[..shared]);
+        let len = filled.end_lsn - filled.lsn;
+        let header = GroupHeader {
+            kind: GroupKind::Records,
+            padding: u32::try_from(padding).expect("padding is less than a block"),
+            len: u32::try_from(len).expect("appends bound the group"),
+            generation: self.active.file.superblock.generation,
+            lsn: filled.lsn,
+            durable_lsn: if mutation::is(Mutation::WatermarkIsReservation) { filled.lsn } else { self.durable },
+            first_seq: filled.first_seq,
+        };
+        contents[shared..shared + GROUP_HEADER_LEN].copy_from_slice(&header.encode(self.active.log_seed()));
+        let end = shared + count(len);
+        let padded = end.next_multiple_of(count(self.block));
+        contents[end..padded].fill(0);
+        let end = end + count(padding);
+        let boundary = end - end % count(self.block);
+        self.shared = Shared { offset: offset + (end - shared) as u64, bytes: contents[boundary..end].to_vec() };
+        Ok(Image { contents, offset, shared, end, padded })
+    }
+}
+
+/// A group as it is written.
+struct Image<'a> {
+    contents: Contents<'a>,
+    /// Where in the file the group starts.
+    offset: u64,
+    /// Where in `contents` it starts.
+    shared: usize,
+    /// Where it ends, padding included.
+    end: usize,
+    /// Where its last block ends.
+    padded: usize,
+}
+
+impl Image<'_> {
+    fn group(&self) -> &[u8] {
+        &self.contents[self.shared..self.end]
+    }
+
+    /// Whole blocks, from the one in which the group starts.
+    fn blocks(&self) -> &[u8] {
+        &self.contents[..self.padded]
+    }
+
+    fn ends_at_block(&self, block: u64) -> bool {
+        (self.end as u64).is_multiple_of(block)
+    }
+}
+
+/// The bytes before `offset` in its block, which are durable: what an earlier process or the log's own notes left there.
+fn read_shared(store: &dyn Store, offset: u64, len: usize) -> std::io::Result<Shared> {
+    let mut bytes = vec![0; len];
+    let read = store.read_at(offset - len as u64, &mut bytes)?;
+    if read < len {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    Ok(Shared { offset, bytes })
+}

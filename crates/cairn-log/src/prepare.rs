@@ -1,0 +1,273 @@
+//! What is done ahead of the writer, by a thread of its own, so that a commit never waits for it: zeros where the next groups go, and the
+//! file that becomes the next segment.
+//!
+//! A barrier behind a write into zeros that are there has only the write to wait for. Behind a write into space that is merely reserved, or that makes
+//! the file longer, it waits for the file system's bookkeeping as well, which takes about as long again.
+//!
+//! Invariants:
+//! 1. Zeros are only written between `zeroing.start` and `zeroing.end`, and no slot is open, and none is opened, for anything at or behind that
+//!    start meanwhile. Otherwise: 1. a record is written and acknowledged, 2. the zeros land on it.
+//! 2. Nothing is zeroed while the active segment is cut or sealed: whoever freezes the log waits for that. Otherwise zeros land
+//!    behind the seal.
+//! 3. Everything here may fail without harm. Then the writer does without.
+
+use std::io::{self, IoSlice};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use cairn_io::slot::Slot;
+use cairn_io::{Access, File, Fs, write_all_at};
+
+use crate::commit::{Core, Home};
+use crate::format::DATA_OFFSET;
+use crate::mutation::{self, Mutation};
+use crate::rotation::first_room;
+use crate::segment::{self, Room, SPARE_NAME};
+use crate::state::State;
+use crate::sync::{Arc, thread};
+
+/// Zeros are written this many bytes at a time at most.
+const CHUNK_MAX: u64 = 1 << 20;
+const CHUNK_MIN: u64 = 128 << 10;
+/// So much is zeroed ahead of a writer at most: at 1 GB/s it takes 4 ms to get through.
+const AHEAD_MAX: u64 = 4 << 20;
+/// Flushes of this size or more gain nothing from zeros that cost a write of their own.
+const SMALL_FLUSH: u64 = 256 << 10;
+/// What a new segment has zeroed before it gets its name.
+pub(crate) const PREFILL: usize = 128 << 10;
+/// Room of a slot that is opened where there are no zeros yet, while they would help: so that they can be written close behind.
+const UNPREPARED_ROOM: u64 = 64 << 10;
+
+/// What is prepared for the active segment.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// There are zeros up to this position.
+    pub(crate) zeroed: u64,
+    /// Zeros are being written here.
+    pub(crate) zeroing: Option<Range<u64>>,
+    /// Whether the last flush was one that zeros help. Until there is one, that is what is expected.
+    small: bool,
+    /// It failed for this segment: for lack of space, most likely.
+    gave_up: bool,
+    spare: Spare,
+}
+
+/// The file that will be the next segment.
+#[derive(Debug, Default)]
+pub(crate) enum Spare {
+    #[default]
+    None,
+    Making,
+    Ready(Arc<dyn File>),
+}
+
+/// Something to be done without the lock.
+enum Job {
+    Zero { path: PathBuf, range: Range<u64>, offset: u64 },
+    Spare { path: PathBuf, room: Room },
+}
+
+impl Prepared {
+    /// For a segment that has zeros up to `zeroed`.
+    pub(crate) fn new(zeroed: u64) -> Self {
+        Prepared { zeroed, zeroing: None, small: true, gave_up: false, spare: Spare::None }
+    }
+
+    /// The same for the next segment.
+    pub(crate) fn start_in(&mut self, zeroed: u64) {
+        (self.zeroed, self.gave_up) = (zeroed, false);
+    }
+
+    /// Takes note of a flush, in order to prepare for the next.
+    pub(crate) fn note_flush(&mut self, bytes: u64, durable: bool) {
+        self.small = durable && bytes < SMALL_FLUSH;
+    }
+
+    /// How far behind `start` a slot may go, given that it may go `room` far; `None` when it has to wait.
+    pub(crate) fn room(&self, start: u64, room: u64, wanted: u64) -> Option<u64> {
+        let room = match &self.zeroing {
+            Some(zeroing) if !mutation::is(Mutation::ZeroUnderWriters) => room.min(zeroing.start.saturating_sub(start)),
+            _ => room,
+        };
+        if room < wanted {
+            return None;
+        }
+        let preferred = match self.zeroed.saturating_sub(start) {
+            zeros if zeros >= wanted => zeros,
+            _ if self.small && !self.gave_up => UNPREPARED_ROOM,
+            _ => room,
+        };
+        Some(room.min(preferred.max(wanted)))
+    }
+
+    /// The spare file, if there is one; it is not spare any more.
+    pub(crate) fn take_spare(&mut self) -> Option<Arc<dyn File>> {
+        match std::mem::take(&mut self.spare) {
+            Spare::Ready(file) => Some(file),
+            Spare::None | Spare::Making => None,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.zeroing.is_some() || matches!(self.spare, Spare::Making)
+    }
+}
+
+impl Core {
+    /// Whether there is something to prepare.
+    pub(crate) fn wants_preparing(&self, guard: &State) -> bool {
+        self.next_range(guard).is_some() || self.wants_spare(guard)
+    }
+
+    fn may_prepare(&self, guard: &State) -> bool {
+        matches!(self.home, Home::Directory { .. })
+            && !(guard.frozen || guard.closed || guard.stopped.is_some())
+            && !(guard.prepared.is_busy() || guard.prepared.gave_up)
+    }
+
+    /// Where to write zeros next.
+    fn next_range(&self, guard: &State) -> Option<Range<u64>> {
+        if !self.may_prepare(guard) || !guard.prepared.small {
+            return None;
+        }
+        let base = guard.active.file.superblock.base_lsn;
+        let used = guard.end.lsn - base;
+        let limit = base.saturating_add(self.options.segment_size.saturating_sub(DATA_OFFSET));
+        let wanted = guard.end.lsn + used.clamp(CHUNK_MIN, AHEAD_MAX);
+        if guard.prepared.zeroed >= wanted.min(limit) {
+            return None;
+        }
+        let block = DATA_OFFSET;
+        let free = guard.prepared.zeroed.max(guard.end.lsn).max(guard.open_end);
+        let start = base + (free - base).next_multiple_of(block);
+        let end = start.saturating_add(used.clamp(CHUNK_MIN, CHUNK_MAX)).min(limit);
+        let end = base + (end - base) / block * block;
+        (start < end).then_some(start..end)
+    }
+
+    fn wants_spare(&self, guard: &State) -> bool {
+        self.may_prepare(guard)
+            && matches!(guard.prepared.spare, Spare::None)
+            && guard.active.offset(guard.end.lsn) > self.options.segment_size / 2
+            && guard.stats.barriers > 0
+    }
+
+    /// Has prepared what is wanted: by the thread for it, or inline where there must be none.
+    pub(crate) fn prepare(&self) {
+        let Home::Directory { fs, .. } = &self.home else { return };
+        if !fs.background() {
+            while self.prepare_next() {}
+            return;
+        }
+        let mut guard = self.lock();
+        if guard.preparer.is_none() && !guard.closed {
+            let Some(core) = self.myself.upgrade() else { return };
+            // Without the thread nothing is prepared, and all goes on.
+            let spawned =
+                thread::Builder::new().name("cairn-prepare".into()).spawn(move || core.prepare_until_closed());
+            guard.preparer = spawned.ok();
+        }
+        drop(guard);
+        self.wanted.bump();
+        self.wanted.wake_one();
+    }
+
+    fn prepare_until_closed(&self) {
+        loop {
+            let seen = self.wanted.load();
+            while self.prepare_next() {}
+            let guard = self.lock();
+            if guard.closed || guard.stopped.is_some() {
+                return;
+            }
+            drop(guard);
+            self.wanted.wait(seen);
+        }
+    }
+
+    /// Removes the spare file, if there is one. Nobody prepares any more.
+    pub(crate) fn drop_spare(&self) {
+        let spare = self.lock().prepared.take_spare();
+        if let (Some(_), Home::Directory { fs, dir, .. }) = (spare, &self.home) {
+            // It is removed by the next writer otherwise.
+            let _ = fs.remove(&dir.join(SPARE_NAME));
+        }
+    }
+
+    /// Does what is to be prepared now; returns whether there was anything.
+    pub(crate) fn prepare_next(&self) -> bool {
+        let Home::Directory { fs, dir, .. } = &self.home else {
+            return false;
+        };
+        let mut guard = self.lock();
+        let job = if let Some(range) = self.next_range(&guard) {
+            guard.prepared.zeroing = Some(range.clone());
+            let active = &guard.active;
+            Job::Zero { path: active.file.path.clone(), offset: active.offset(range.start), range }
+        } else if self.wants_spare(&guard) {
+            guard.prepared.spare = Spare::Making;
+            Job::Spare { path: dir.join(SPARE_NAME), room: first_room(&self.options) }
+        } else {
+            return false;
+        };
+        drop(guard);
+        match job {
+            Job::Zero { path, range, offset } => {
+                let done = write_zeros(&**fs, &path, offset, range.end - range.start);
+                let mut guard = self.lock();
+                guard.prepared.zeroing = None;
+                match done {
+                    Ok(()) => {
+                        guard.prepared.zeroed = range.end;
+                        guard.reserved = guard.reserved.max(range.end);
+                    }
+                    Err(_) => guard.prepared.gave_up = true,
+                }
+            }
+            Job::Spare { path, room } => {
+                let made = segment::make_spare(&**fs, &path, room);
+                let mut guard = self.lock();
+                match made {
+                    Ok(file) => guard.prepared.spare = Spare::Ready(file),
+                    Err(_) => {
+                        guard.prepared.spare = Spare::None;
+                        guard.prepared.gave_up = true;
+                    }
+                }
+            }
+        }
+        self.progress.notify(usize::MAX);
+        true
+    }
+}
+
+/// Writes zeros over a range of a file, through handles of its own, and makes them durable.
+///
+/// Past the page cache where that can be: a barrier of the writer's would otherwise wait for them, too.
+fn write_zeros(fs: &dyn Fs, path: &Path, offset: u64, len: u64) -> io::Result<()> {
+    let buffered = fs.open(path, Access::ReadWrite)?;
+    reserve(&*buffered, offset, len)?;
+    zero(fs, path, &*buffered, offset, len)
+}
+
+/// Reserves a range of a file, where that can be done.
+pub(crate) fn reserve(file: &dyn File, offset: u64, len: u64) -> io::Result<()> {
+    match file.allocate(offset, len) {
+        Err(e) if e.kind() != io::ErrorKind::Unsupported => Err(e),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a range of a file durable zeros, through `buffered` or a direct handle of its own.
+pub(crate) fn zero(fs: &dyn Fs, path: &Path, buffered: &dyn File, offset: u64, len: u64) -> io::Result<()> {
+    let memory = Slot::new(usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?);
+    let zeros = memory.contents().map_err(|_| io::ErrorKind::Other)?;
+    let zeros = [IoSlice::new(&zeros)];
+    if let Ok(direct) = fs.open_direct(path)
+        && write_all_at(&*direct, offset, &zeros).is_ok()
+    {
+        return Ok(());
+    }
+    write_all_at(buffered, offset, &zeros)?;
+    buffered.sync_data()
+}
