@@ -170,9 +170,9 @@ impl Core {
         self.lock()
     }
 
-    /// In a frozen log: waits for zeros that are being written.
-    pub(crate) fn when_nothing_is_zeroed<'a>(&'a self, mut guard: Guard<'a>) -> Guard<'a> {
-        while guard.prepared.zeroing.is_some() {
+    /// In a frozen log: waits for what is being prepared in the active segment.
+    pub(crate) fn when_nothing_is_prepared<'a>(&'a self, mut guard: Guard<'a>) -> Guard<'a> {
+        while guard.prepared.changes_segment() {
             guard = self.wait(guard);
         }
         guard

@@ -7,8 +7,8 @@
 //! Invariants:
 //! 1. Zeros are only written between `zeroing.start` and `zeroing.end`, and no slot is open, and none is opened, for anything at or behind that
 //!    start meanwhile. Otherwise: 1. a record is written and acknowledged, 2. the zeros land on it.
-//! 2. Nothing is zeroed while the active segment is cut or sealed: whoever freezes the log waits for that. Otherwise zeros land
-//!    behind the seal.
+//! 2. Nothing is zeroed or reserved while the active segment is cut or sealed: whoever freezes the log waits for that. Otherwise zeros land
+//!    behind the seal, or in the file of a segment that is no longer active.
 //! 3. Everything here may fail without harm. Then the writer does without.
 
 use std::io::{self, IoSlice};
@@ -16,7 +16,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use cairn_io::slot::Slot;
-use cairn_io::{Access, File, Fs, write_all_at};
+use cairn_io::{Access, File, Fs, Store, write_all_at};
 
 use crate::commit::{Core, Home};
 use crate::format::DATA_OFFSET;
@@ -35,8 +35,8 @@ const AHEAD_MAX: u64 = 4 << 20;
 const SMALL_FLUSH: u64 = 256 << 10;
 /// What a new segment has zeroed before it gets its name.
 pub(crate) const PREFILL: usize = 128 << 10;
-/// Room of a slot that is opened where there are no zeros yet, while they would help: so that they can be written close behind.
-const UNPREPARED_ROOM: u64 = 64 << 10;
+/// Room of a slot that is opened where there are no zeros yet, or few, while they would help: so that they can be written close behind.
+const UNPREPARED_ROOM: u64 = 256 << 10;
 
 /// What is prepared for the active segment.
 #[derive(Debug)]
@@ -47,6 +47,8 @@ pub(crate) struct Prepared {
     pub(crate) zeroing: Option<Range<u64>>,
     /// Whether the last flush was one that zeros help. Until there is one, that is what is expected.
     small: bool,
+    /// Space is being reserved.
+    reserving: bool,
     /// It failed for this segment: for lack of space, most likely.
     gave_up: bool,
     spare: Spare,
@@ -64,13 +66,15 @@ pub(crate) enum Spare {
 /// Something to be done without the lock.
 enum Job {
     Zero { path: PathBuf, range: Range<u64>, offset: u64 },
+    /// Where zeros would cost as much as they bring.
+    Reserve { store: Arc<dyn Store>, range: Range<u64>, offset: u64 },
     Spare { path: PathBuf, room: Room },
 }
 
 impl Prepared {
     /// For a segment that has zeros up to `zeroed`.
     pub(crate) fn new(zeroed: u64) -> Self {
-        Prepared { zeroed, zeroing: None, small: true, gave_up: false, spare: Spare::None }
+        Prepared { zeroed, zeroing: None, small: true, reserving: false, gave_up: false, spare: Spare::None }
     }
 
     /// The same for the next segment.
@@ -92,12 +96,11 @@ impl Prepared {
         if room < wanted {
             return None;
         }
-        let preferred = match self.zeroed.saturating_sub(start) {
-            zeros if zeros >= wanted => zeros,
-            _ if self.small && !self.gave_up => UNPREPARED_ROOM,
-            _ => room,
-        };
-        Some(room.min(preferred.max(wanted)))
+        if !self.small || self.gave_up {
+            return Some(room);
+        }
+        let zeros = self.zeroed.saturating_sub(start);
+        Some(room.min(zeros.max(UNPREPARED_ROOM).max(wanted)))
     }
 
     /// The spare file, if there is one; it is not spare any more.
@@ -108,48 +111,72 @@ impl Prepared {
         }
     }
 
+    /// Whether the active segment's file is being changed.
+    pub(crate) fn changes_segment(&self) -> bool {
+        self.zeroing.is_some() || self.reserving
+    }
+
     fn is_busy(&self) -> bool {
-        self.zeroing.is_some() || matches!(self.spare, Spare::Making)
+        self.changes_segment() || matches!(self.spare, Spare::Making)
     }
 }
 
 impl Core {
     /// Whether there is something to prepare.
     pub(crate) fn wants_preparing(&self, guard: &State) -> bool {
-        self.next_range(guard).is_some() || self.wants_spare(guard)
+        self.next_zeros(guard).is_some() || self.next_space(guard).is_some() || self.wants_spare(guard)
     }
 
     fn may_prepare(&self, guard: &State) -> bool {
         matches!(self.home, Home::Directory { .. })
+            // Who only reads changes nothing.
+            && guard.stats.groups > 0
             && !(guard.frozen || guard.closed || guard.stopped.is_some())
             && !(guard.prepared.is_busy() || guard.prepared.gave_up)
     }
 
     /// Where to write zeros next.
-    fn next_range(&self, guard: &State) -> Option<Range<u64>> {
+    fn next_zeros(&self, guard: &State) -> Option<Range<u64>> {
         if !self.may_prepare(guard) || !guard.prepared.small {
             return None;
         }
         let base = guard.active.file.superblock.base_lsn;
-        let used = guard.end.lsn - base;
-        let limit = base.saturating_add(self.options.segment_size.saturating_sub(DATA_OFFSET));
-        let wanted = guard.end.lsn + used.clamp(CHUNK_MIN, AHEAD_MAX);
-        if guard.prepared.zeroed >= wanted.min(limit) {
+        let (wanted, step, limit) = self.ahead(guard);
+        if guard.prepared.zeroed >= wanted {
             return None;
         }
         let block = DATA_OFFSET;
         let free = guard.prepared.zeroed.max(guard.end.lsn).max(guard.open_end);
         let start = base + (free - base).next_multiple_of(block);
-        let end = start.saturating_add(used.clamp(CHUNK_MIN, CHUNK_MAX)).min(limit);
+        let end = start.saturating_add(step).min(limit);
         let end = base + (end - base) / block * block;
         (start < end).then_some(start..end)
+    }
+
+    /// What space to reserve next.
+    fn next_space(&self, guard: &State) -> Option<Range<u64>> {
+        if !self.may_prepare(guard) || guard.prepared.small {
+            return None;
+        }
+        let (wanted, step, limit) = self.ahead(guard);
+        let start = guard.reserved;
+        (start < wanted).then(|| start..start.saturating_add(4 * step).min(limit)).filter(|range| !range.is_empty())
+    }
+
+    /// How far there should be something prepared, how much to prepare at a time, and where the segment ends. In proportion to what is in the
+    /// segment already, so that a small log stays small.
+    fn ahead(&self, guard: &State) -> (u64, u64, u64) {
+        let base = guard.active.file.superblock.base_lsn;
+        let used = guard.end.lsn - base;
+        let limit = base.saturating_add(self.options.segment_size.saturating_sub(DATA_OFFSET));
+        let wanted = guard.end.lsn.saturating_add(used.clamp(CHUNK_MIN, AHEAD_MAX));
+        (wanted.min(limit), used.clamp(CHUNK_MIN, CHUNK_MAX), limit)
     }
 
     fn wants_spare(&self, guard: &State) -> bool {
         self.may_prepare(guard)
             && matches!(guard.prepared.spare, Spare::None)
             && guard.active.offset(guard.end.lsn) > self.options.segment_size / 2
-            && guard.stats.barriers > 0
     }
 
     /// Has prepared what is wanted: by the thread for it, or inline where there must be none.
@@ -200,10 +227,14 @@ impl Core {
             return false;
         };
         let mut guard = self.lock();
-        let job = if let Some(range) = self.next_range(&guard) {
+        let job = if let Some(range) = self.next_zeros(&guard) {
             guard.prepared.zeroing = Some(range.clone());
             let active = &guard.active;
             Job::Zero { path: active.file.path.clone(), offset: active.offset(range.start), range }
+        } else if let Some(range) = self.next_space(&guard) {
+            guard.prepared.reserving = true;
+            let active = &guard.active;
+            Job::Reserve { store: active.store.clone(), offset: active.offset(range.start), range }
         } else if self.wants_spare(&guard) {
             guard.prepared.spare = Spare::Making;
             Job::Spare { path: dir.join(SPARE_NAME), room: first_room(&self.options) }
@@ -221,6 +252,15 @@ impl Core {
                         guard.prepared.zeroed = range.end;
                         guard.reserved = guard.reserved.max(range.end);
                     }
+                    Err(_) => guard.prepared.gave_up = true,
+                }
+            }
+            Job::Reserve { store, range, offset } => {
+                let done = store.preallocate(offset, range.end - range.start);
+                let mut guard = self.lock();
+                guard.prepared.reserving = false;
+                match done {
+                    Ok(()) => guard.reserved = guard.reserved.max(range.end),
                     Err(_) => guard.prepared.gave_up = true,
                 }
             }

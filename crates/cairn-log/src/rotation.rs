@@ -34,7 +34,7 @@ impl<'a> Leading<'a> {
     }
 
     fn rotate_frozen(&self, guard: Guard<'a>, fs: &dyn Fs, dir: &Path) -> (Guard<'a>, Result<()>) {
-        let mut guard = self.core().when_nothing_is_zeroed(guard);
+        let mut guard = self.core().when_nothing_is_prepared(guard);
         let spare = guard.prepared.take_spare();
         let old = guard.active.clone();
         let seal_lsn = guard.end.lsn;
@@ -97,7 +97,7 @@ impl Core {
         // Also when it holds nothing yet. Left open: 1. the rest is flushed without the lock, 2. a record gets a place in it, 3. what was
         // to be durable as a whole has a record that is not.
         self.close_slot(&mut guard, false);
-        let guard = self.when_nothing_is_zeroed(guard);
+        let guard = self.when_nothing_is_prepared(guard);
         let goal = if mutation::is(Mutation::MarkBeforeBarrier) { Goal::Flushed } else { Goal::Durable };
         let (mut guard, result) = leading.flush_out(guard, goal, u64::MAX);
         if let Err(error) = result {

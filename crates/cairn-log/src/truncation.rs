@@ -1,5 +1,7 @@
 //! Dropping records at either end. Both freeze the log first, so that no append is under way while positions are decided.
 
+use std::path::PathBuf;
+
 use cairn_io::Fs;
 
 use crate::commit::{Core, Guard, Home, Leading, NOTES};
@@ -28,10 +30,14 @@ impl Core {
     /// fails, 3. the log opens with a head nobody asked for, or not at all.
     pub(crate) fn truncate_before(&self, lsn: Lsn) -> Result<()> {
         let (leading, guard) = self.freeze()?;
-        let (mut guard, result) = leading.drop_before(guard, lsn);
+        let (mut guard, obsolete) = leading.drop_before(guard, lsn);
         guard.frozen = false;
         leading.finish(guard);
-        result
+        // Nobody needs them, and nobody waits until they are gone, which takes a file system its time.
+        match &self.home {
+            Home::Directory { fs, dir, .. } => segment::remove(&**fs, dir, obsolete?).map(drop),
+            Home::Store { .. } => obsolete.map(drop),
+        }
     }
 
     /// Drops every record after the one that starts at `lsn`.
@@ -45,7 +51,8 @@ impl Core {
 }
 
 impl<'a> Leading<'a> {
-    fn drop_before(&self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
+    /// Returns the files that hold nothing of the log any more.
+    fn drop_before(&self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<Vec<PathBuf>>) {
         let mut reader = self.reader_of(&guard);
         let (guard, found) = self.unlocked(guard, || {
             reader.seek(Start::Lsn(lsn))?;
@@ -56,7 +63,7 @@ impl<'a> Leading<'a> {
             Err(error) => return (guard, Err(error)),
         };
         if place.seq == guard.head.seq {
-            return (guard, Ok(()));
+            return (guard, Ok(Vec::new()));
         }
         let guard = match &self.home {
             Home::Directory { fs, dir, .. } if mutation::is(Mutation::RemoveBeforeNote) => {
@@ -67,21 +74,22 @@ impl<'a> Leading<'a> {
             _ => guard,
         };
         let (mut guard, result) = self.write_note(guard, GroupKind::Head, place);
-        if result.is_err() {
-            return (guard, result);
+        if let Err(error) = result {
+            return (guard, Err(error));
         }
         guard.head = place;
         guard.origin = group;
         let unneeded = guard.segments.windows(2).take_while(|pair| pair[1].superblock.base_lsn <= place.lsn).count();
         let paths: Vec<_> = guard.segments.drain(..unneeded).map(|s| s.path).collect();
-        let active = guard.active.clone();
-        self.unlocked(guard, || match &self.home {
-            Home::Directory { fs, dir, .. } => segment::remove(&**fs, dir, paths).map(drop),
+        match &self.home {
+            Home::Directory { .. } => (guard, Ok(paths)),
             Home::Store { store } => {
-                let dropped = store.truncate_before(active.offset(group.lsn));
-                dropped.map(drop).map_err(|e| Error::io("drop the beginning of", &active.file.path, e))
+                let active = guard.active.clone();
+                let (guard, dropped) = self.unlocked(guard, || store.truncate_before(active.offset(group.lsn)));
+                let dropped = dropped.map_err(|e| Error::io("drop the beginning of", &active.file.path, e));
+                (guard, dropped.map(|_| Vec::new()))
             }
-        })
+        }
     }
 
     fn drop_after(&self, guard: Guard<'a>, lsn: Lsn) -> (Guard<'a>, Result<()>) {
