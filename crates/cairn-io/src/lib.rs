@@ -1,8 +1,8 @@
 //! Bytes, files and barriers: the foundation under Cairn's log and stack.
 //!
 //! * [`Fs`] and [`File`] are what Cairn uses of an operating system; [`NativeFs`] is the real one.
-//! * [`Store`] is a growing byte array with an explicit durability barrier: [`FileStore`] is one file, [`DirectStore`] one file past the page cache, [`SegmentedStore`] many,
-//!   [`MemStore`] none.
+//! * [`Store`] is a growing byte array with an explicit durability barrier: [`FileStore`] is one file, [`DirectStore`] one file past the page
+//!   cache, [`SegmentedStore`] many, [`MemStore`] none.
 //! * [`gate`] and [`slot`] are what a log and a stack commit with: who leads, who waits, and a buffer that many threads fill.
 //! * With the feature `io-uring`, `UringFs` is a [`NativeFs`] whose direct writes go through io_uring.
 //! * [`replace_file`] replaces a small file atomically.

@@ -30,3 +30,22 @@ fn allocation_that_no_disk_can_hold_changes_nothing() {
     let missing = NativeFs.open(&dir.path().join("b"), Access::Read);
     assert_eq!(missing.unwrap_err().kind(), ErrorKind::NotFound);
 }
+
+/// What the kernel reports, not what is usual: a block that is too large wastes space, one that is too small is refused.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_direct_handle_takes_its_blocks_and_says_how_it_writes() {
+    use std::io::IoSlice;
+    let Some(dir) = crate::direct::direct_dir() else { return };
+    let path = dir.path().join("a");
+    let file = NativeFs.create_new(&path).unwrap();
+    let direct = NativeFs.open_direct(&path).unwrap();
+    let (block, memory) = (direct.block_size(), crate::direct::Block([5; 4096]));
+    assert!((512..=4096).contains(&block), "{block}");
+    assert_eq!(direct.backend(), cairn_io::Backend::Direct);
+    assert_eq!(direct.write_at(block as u64, &[IoSlice::new(&memory.0[..block])]).unwrap(), block);
+    let mut found = vec![0xff; 2 * block];
+    assert_eq!(cairn_io::read_full_at(&*file, 0, &mut found).unwrap(), 2 * block);
+    assert!(found[..block].iter().all(|byte| *byte == 0) && found[block..].iter().all(|byte| *byte == 5));
+    direct.read_at(0, &mut found).unwrap_err();
+}
