@@ -247,6 +247,10 @@ impl Core {
     #[cold]
     fn make_room(&self, len: usize, records: u64, patience: Patience) -> Result<Placed<'_>> {
         let mut guard = self.lock();
+        // Full slots go to the device as soon as they are full, and by another thread, where that takes no detour through the page cache:
+        // copying there costs more than encoding the records did.
+        let direct = |guard: &Guard<'_>| self.block(guard) > 1;
+        let write_behind = direct(&guard) && self.works_in_background();
         loop {
             guard.check_writable()?;
             if guard.frozen {
@@ -257,6 +261,12 @@ impl Core {
                 continue;
             }
             if let Some(placed) = self.ring.place(len, records) {
+                let full = guard.pending.back().map(|full| full.filled.number);
+                drop(guard);
+                if let Some(full) = full.filter(|_| write_behind) {
+                    // Without the thread, whoever finds no slot free writes them.
+                    let _ = self.request(full);
+                }
                 return Ok(placed);
             }
             let blocked = match self.turn_over(&mut guard, len) {
@@ -293,7 +303,7 @@ impl Core {
                 }
                 Err(Blocked::Ring) => {
                     let asked = self.requests.slots.load(Ordering::Acquire) > self.gate.covered();
-                    let goal = if asked { Goal::Durable } else { Goal::Flushed };
+                    let goal = if asked || direct(&guard) { Goal::Durable } else { Goal::Flushed };
                     let (guard, result) = leading.flush_out(guard, goal, oldest);
                     result?;
                     guard
@@ -333,6 +343,10 @@ impl Core {
         guard.stats.frame_bytes += filled.end_lsn - filled.lsn - GROUP_HEADER_LEN as u64;
         guard.stats.groups += 1;
         guard.pending.push_back(pending);
+    }
+
+    fn works_in_background(&self) -> bool {
+        matches!(&self.home, Home::Directory { fs, .. } if fs.background())
     }
 
     /// The unit in which the active segment is best written.
