@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use cairn_fuzz::frame::UUID;
-use cairn_fuzz::logs::{DATA_OFFSET, Files, packed, real};
+use cairn_fuzz::logs::{DATA_OFFSET, Files, packed, real, stores};
 
 fn main() -> std::io::Result<()> {
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus");
@@ -28,6 +28,15 @@ fn main() -> std::io::Result<()> {
             let groups = &segment[DATA_OFFSET..];
             let groups = &groups[..groups.len().min(2048)];
             write("frame", format!("log{i}-segment{j}"), &[&[0; 8][..], groups].concat())?;
+        }
+    }
+    for (i, (store, head)) in stores().iter().enumerate() {
+        // Whole, and without its beginning, as a store of small files would leave it.
+        let before_the_head = u8::try_from((head - 40) / 32).expect("a small log");
+        for (kind, dropped, how) in [("whole", 0, 0), ("dropped", before_the_head, 2), ("half", before_the_head / 2, 2)]
+        {
+            let input = [&[0x8E, 0, dropped, how][..], &packed(store)].concat();
+            write("segment_scan", format!("store{i}-{kind}"), &input)?;
         }
     }
     write("frame", "uuid".into(), &[&[0x20; 8][..], &UUID].concat())?;

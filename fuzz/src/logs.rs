@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_io::{Fs, SegmentedOptions};
+use cairn_io::{FileStore, Fs, SegmentedOptions};
 use cairn_log::{ErrorKind, Inspection, Log, Lsn, Options, Reader};
 use cairn_sim::{Chooser, SimFs, SimOptions};
 
@@ -96,16 +96,55 @@ pub fn real() -> Vec<Files> {
     [closed, unclosed, torn, long, cut, recovered, single, empty, large].iter().map(files).collect()
 }
 
+/// Logs in stores that can drop no prefix, each with the position of its head: cut at both ends, recovered, closed, ending in a head group.
+#[must_use]
+pub fn stores() -> Vec<(Vec<u8>, u64)> {
+    let before: fn(&Log, &[Lsn]) -> cairn_log::Result<()> = |log, lsns| log.truncate_before(lsns[5]);
+    let again: fn(&Log, &[Lsn]) -> cairn_log::Result<()> = |log, lsns| {
+        log.truncate_before(lsns[2])?;
+        log.commit(b"between")?;
+        log.truncate_before(lsns[6])?;
+        log.commit(b"behind").map(drop)
+    };
+    let both: fn(&Log, &[Lsn]) -> cairn_log::Result<()> = |log, lsns| {
+        log.truncate_after(lsns[4])?;
+        let lsn = log.commit(b"behind the cut")?;
+        log.append(b"in doubt")?;
+        log.truncate_before(lsn)
+    };
+    let script = |(seed, script): (u64, fn(&Log, &[Lsn]) -> cairn_log::Result<()>)| {
+        let sim = SimFs::with_options(SimOptions::new().seed(seed));
+        let open = || {
+            let store = FileStore::open(&sim, STORE.as_ref()).expect("a file");
+            Log::with_store(Arc::new(store), tiny(&sim)).expect("opens")
+        };
+        let image = || trimmed(sim.read_file(STORE).expect("it is there"));
+        let log = open();
+        let lsns: Vec<Lsn> = (0..8u8).map(|i| log.commit(&[i; 150]).expect("commits")).collect();
+        script(&log, &lsns).expect("nothing fails here");
+        let head = log.head_lsn().0;
+        drop(log);
+        let unclosed = image();
+        open().close().expect("closes");
+        [(unclosed, head), (image(), head)]
+    };
+    [(1, before), (2, again), (3, both)].into_iter().flat_map(script).collect()
+}
+
+/// Where a store in one simulated file is.
+const STORE: &str = "/store";
+
 /// The segments of a log, reserved space trimmed.
 fn files(sim: &SimFs) -> Files {
     let name = |path: &Path| path.file_name().map(|n| n.to_string_lossy().into_owned());
-    let one = |(path, _): (PathBuf, u64)| {
-        let mut bytes = sim.read_file(&path).ok()?;
-        let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| (last + 1).next_multiple_of(8));
-        bytes.truncate(used.max(DATA_OFFSET.min(bytes.len())));
-        Some((name(&path)?, bytes))
-    };
+    let one = |(path, _): (PathBuf, u64)| Some((name(&path)?, trimmed(sim.read_file(&path).ok()?)));
     sim.files().into_iter().filter(|(path, _)| path.starts_with(DIR)).filter_map(one).collect()
+}
+
+fn trimmed(mut bytes: Vec<u8>) -> Vec<u8> {
+    let used = bytes.iter().rposition(|b| *b != 0).map_or(0, |last| (last + 1).next_multiple_of(8));
+    bytes.truncate(used.max(DATA_OFFSET.min(bytes.len())));
+    bytes
 }
 
 /// A segment without the zeros of its superblock: what inputs hold.

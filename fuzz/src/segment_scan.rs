@@ -48,7 +48,9 @@ fn in_directory(segment: &[u8], forged: bool) {
     let before = sim.fingerprint();
     let (trust, records) = inspect(&sim, forged);
     let open = || tiny(&sim).open(DIR);
-    match open() {
+    let opened = open();
+    crate::trace(&("a directory", trust, &opened));
+    match opened {
         Ok(log) => {
             let seen = exercise(log, &open, trust);
             assert!(trust != Trust::Whole || seen == records, "opening shows what looking did");
@@ -64,7 +66,9 @@ fn in_store(segment: &[u8], head: u64, forged: bool) {
     let store: Arc<MemStore> = Arc::new(store);
     let sim = SimFs::new();
     let open = || Log::with_store(store.clone(), tiny(&sim));
-    match open() {
+    let opened = open();
+    crate::trace(&("a store from", store.head(), &opened));
+    match opened {
         // A store is scanned as a whole: nothing is left to be found out later.
         Ok(log) => drop(exercise(log, &open, if forged { Trust::Forged } else { Trust::Whole })),
         Err(error) => refused(&error, before == store.to_bytes()),
