@@ -1,0 +1,225 @@
+//! guards: L22 L23 L25 L27 L28 L29 L51 L53 L54
+//!
+//! Power cuts at every point of a workload: whatever subset of unsynced sectors, lengths and names survives, the stack opens without help
+//! and is exactly as before or after the operation that was under way; also when the power fails again during recovery, and again.
+
+use std::collections::HashSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use cairn_sim::{CrashExplorer, CrashState, MetadataOrder, SectorSize, SimFs, SimOptions};
+use cairn_stack::{Durability, Error, Options, Stack};
+
+use crate::model::{Change, Dice, Driver, SIZES, Sizes, any_change, check_goes_on, check_state};
+
+pub(crate) fn tiny() -> Options {
+    Stack::options().reserve(4 << 10).buffer_size(16 << 10)
+}
+
+/// Every operation, transactions, clean and unclean ends: seeded, so that every run is another mix.
+pub(crate) fn workload(driver: &mut Driver, seed: u64, steps: usize, sizes: Sizes) -> Result<(), Error> {
+    let mut dice = Dice(seed);
+    driver.open()?;
+    for _ in 0..steps {
+        match dice.below(100) {
+            0..60 => {
+                let change = any_change(&mut dice, &driver.model, sizes);
+                driver.change(&change)?;
+            }
+            60..85 => {
+                let mut model = driver.model.clone();
+                let mut changes = Vec::new();
+                for _ in 0..1 + dice.below(9) {
+                    let change = any_change(&mut dice, &model, sizes);
+                    change.on_model(&mut model);
+                    changes.push(change);
+                }
+                driver.transaction(&changes)?;
+            }
+            85..90 => driver.sync()?,
+            90..94 => {
+                driver.close()?;
+                driver.open()?;
+            }
+            _ => {
+                driver.die();
+                driver.open_whatever_is_there().expect("nothing was lost without a power cut");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What was visited, each disk once however it came about.
+#[derive(Default)]
+pub(crate) struct Visited {
+    pub(crate) distinct: HashSet<u64>,
+    pub(crate) states: u64,
+}
+
+impl Visited {
+    fn visit(&mut self, state: &CrashState) -> u64 {
+        self.distinct.insert(state.fingerprint());
+        self.states += 1;
+        self.states
+    }
+}
+
+/// How many states of a point are visited.
+#[derive(Clone, Copy)]
+pub(crate) struct Effort {
+    pub(crate) exhaustive: u64,
+    pub(crate) samples: usize,
+}
+
+const LOW: Effort = Effort { exhaustive: 64, samples: 16 };
+pub(crate) const USUAL: Effort = Effort { exhaustive: 256, samples: 64 };
+
+/// Visits what power cuts could have left of a workload that a driver ran.
+pub(crate) fn explore(
+    driver: &Driver,
+    label: &str,
+    order: MetadataOrder,
+    effort: Effort,
+    visited: &mut Visited,
+) -> Result<(), String> {
+    let created = driver.sim.trace().ops().iter().position(|op| op.call() == Some(cairn_sim::Call::SyncDir));
+    let explorer = CrashExplorer::new(driver.sim.trace())
+        .label(label)
+        .metadata_order(order)
+        .exhaustive_limit(effort.exhaustive)
+        .samples_per_point(effort.samples);
+    let report = explorer.for_each(|state| {
+        let nth = visited.visit(state);
+        let sim = state.fs();
+        check_state(driver, state.point(), &sim)?;
+        if created.is_none_or(|created| state.point() <= created) {
+            return Ok(());
+        }
+        if nth.is_multiple_of(64) {
+            explore_recovery(driver, state.point(), &sim, 2, visited)?;
+        }
+        if nth.is_multiple_of(32) {
+            check_goes_on(driver, &sim, nth / 32)?;
+        }
+        Ok::<(), String>(())
+    });
+    report.map(drop).map_err(|failure| failure.to_string())
+}
+
+/// Power fails again during the recovery that `sim` went through, and again during that one's.
+fn explore_recovery(
+    driver: &Driver,
+    point: usize,
+    sim: &SimFs,
+    depth: u32,
+    visited: &mut Visited,
+) -> Result<(), String> {
+    let explorer = CrashExplorer::new(sim.trace()).label("nested").exhaustive_limit(16).samples_per_point(8);
+    let mut nth = 0u64;
+    let report = explorer.for_each(|state| {
+        nth += 1;
+        visited.visit(state);
+        let sim = state.fs();
+        check_state(driver, point, &sim).map_err(|e| format!("crash in recovery: {e}"))?;
+        if depth > 1 && nth.is_multiple_of(16) {
+            explore_recovery(driver, point, &sim, depth - 1, visited)?;
+        }
+        Ok::<(), String>(())
+    });
+    report.map(drop).map_err(|failure| failure.to_string())
+}
+
+/// A workload with this seed, run to its end. Which machine it runs on, and how its stack was opened, depends on the seed.
+pub(crate) fn run(seed: u64, steps: usize, sizes: Sizes) -> Driver {
+    let sector = if seed.is_multiple_of(4) { SectorSize::Bytes4096 } else { SectorSize::Bytes512 };
+    let durability = if seed.is_multiple_of(3) { Durability::Explicit } else { Durability::Operation };
+    let sim = SimFs::with_options(SimOptions::new().seed(seed).sector_size(sector));
+    let mut driver = Driver::new(sim, tiny(), durability);
+    workload(&mut driver, seed, steps, sizes).expect("nothing fails here");
+    driver
+}
+
+/// More with `CAIRN_CRASH_STATES=n`.
+#[test]
+fn after_a_power_cut_each_operation_took_place_or_did_not() {
+    let wanted: usize = std::env::var("CAIRN_CRASH_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(60_000);
+    let started = std::time::Instant::now();
+    let next_seed = AtomicU64::new(1);
+    let distinct = Mutex::new(HashSet::new());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while distinct.lock().unwrap().len() < wanted {
+                    let seed = next_seed.fetch_add(1, Ordering::Relaxed);
+                    let order = if seed.is_multiple_of(5) { MetadataOrder::Ordered } else { MetadataOrder::Free };
+                    // Some are about large changes, whose bodies do not fit in a slot, and about holes.
+                    let (sizes, steps, effort) = match seed % 14 {
+                        0 | 7 => (Sizes { small: 4000, large: 200_000, longest: 400_000 }, 12, USUAL),
+                        3 => (Sizes { small: 3000, large: 2_000_000, longest: 2_500_000 }, 8, LOW),
+                        _ => (SIZES, 40, USUAL),
+                    };
+                    let mut visited = Visited::default();
+                    let driver = run(seed, steps, sizes);
+                    explore(&driver, &format!("crash-{seed}"), order, effort, &mut visited).unwrap();
+                    distinct.lock().unwrap().extend(visited.distinct);
+                }
+            });
+        }
+    });
+    let distinct = distinct.into_inner().unwrap().len();
+    let rate = distinct as f64 / started.elapsed().as_secs_f64();
+    println!("{distinct} distinct states of {} workloads, {rate:.0} states/s", next_seed.into_inner() - 1);
+}
+
+/// Each operation alone, with all subsets of its sectors.
+#[test]
+fn every_subset_of_the_sectors_of_one_operation() {
+    let start = Dice(5).bytes(3000);
+    let operations = [
+        vec![Change::Push(vec![1; 1])],
+        vec![Change::Push(Dice(6).bytes(1400))],
+        vec![Change::Pop(700)],
+        vec![Change::Discard(3000)],
+        vec![Change::Set(10, Dice(7).bytes(100))],
+        vec![Change::Set(100, Dice(7).bytes(2000))],
+        vec![Change::Zero(400..1700)],
+        vec![Change::Extend(1000)],
+        vec![Change::CompareAndSet(500, Dice(8).bytes(600))],
+        vec![Change::Discard(1000), Change::Push(Dice(9).bytes(1500))],
+        vec![
+            Change::Set(0, vec![9; 10]),
+            Change::Set(1024, vec![9; 10]),
+            Change::Discard(100),
+            Change::Push(vec![7; 500]),
+        ],
+        vec![Change::Zero(0..3000), Change::Discard(2999), Change::Extend(800), Change::Push(vec![3; 3])],
+    ];
+    let mut visited = Visited::default();
+    for (nth, operation) in operations.iter().enumerate() {
+        for sector in [SectorSize::Bytes512, SectorSize::Bytes4096] {
+            // Before and after another operation that changes in place, or pops, or neither.
+            for before in [Change::Push(vec![2; 2]), Change::Set(600, Dice(11).bytes(900)), Change::Discard(1)] {
+                let sim = SimFs::with_options(SimOptions::new().sector_size(sector));
+                let mut driver = Driver::new(sim, tiny().reserve(0), Durability::Operation);
+                driver.open().unwrap();
+                driver.change(&Change::Push(start.clone())).unwrap();
+                driver.change(&before).unwrap();
+                let operation = operation.clone();
+                let fits =
+                    driver.model.len() >= 3000 || !matches!(operation[0], Change::Discard(3000) | Change::Zero(_));
+                if !fits {
+                    continue;
+                }
+                match &operation[..] {
+                    [one] => driver.change(one).unwrap(),
+                    many => driver.transaction(many).unwrap(),
+                }
+                driver.change(&Change::Push(vec![5; 5])).unwrap();
+                let effort = Effort { exhaustive: 1 << 13, samples: 300 };
+                explore(&driver, &format!("subsets-{nth}"), MetadataOrder::Free, effort, &mut visited).unwrap();
+            }
+        }
+    }
+    println!("{} distinct states", visited.distinct.len());
+}

@@ -1,0 +1,331 @@
+//! A stack and what it must hold: a driver runs operations on both, and notes when each was acknowledged.
+
+use std::fmt;
+use std::ops::Range;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use cairn_sim::SimFs;
+use cairn_stack::{Durability, Error, Options, Stack, Transaction};
+
+pub(crate) const PATH: &str = "/stack";
+
+/// A small generator of numbers, so that a seed means the same for ever.
+#[derive(Clone)]
+pub(crate) struct Dice(pub u64);
+
+impl Dice {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        ((self.0 >> 33) % bound as u64) as usize
+    }
+
+    pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
+        // Never zero, and different everywhere: what is torn or misplaced shows.
+        let salt = self.below(1 << 30);
+        (0..len).map(|i| ((i.wrapping_mul(31) ^ (i >> 8).wrapping_mul(17) ^ salt) % 255) as u8 + 1).collect()
+    }
+
+    fn range(&mut self, len: usize, longest: usize) -> Range<usize> {
+        let size = 1 + self.below(longest.min(len));
+        let start = self.below(len - size + 1);
+        start..start + size
+    }
+}
+
+/// One change, on the stack and on the model alike.
+#[derive(Clone)]
+pub(crate) enum Change {
+    Push(Vec<u8>),
+    Extend(usize),
+    Pop(usize),
+    Discard(usize),
+    Set(usize, Vec<u8>),
+    Zero(Range<usize>),
+    Resize(usize),
+    CompareAndSet(usize, Vec<u8>),
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Push(bytes) => write!(f, "push {}", bytes.len()),
+            Change::Extend(zeros) => write!(f, "extend {zeros}"),
+            Change::Pop(bytes) => write!(f, "pop {bytes}"),
+            Change::Discard(bytes) => write!(f, "discard {bytes}"),
+            Change::Set(at, bytes) => write!(f, "set {at}..{}", at + bytes.len()),
+            Change::Zero(range) => write!(f, "zero {range:?}"),
+            Change::Resize(len) => write!(f, "resize {len}"),
+            Change::CompareAndSet(at, bytes) => write!(f, "compare and set {at}..{}", at + bytes.len()),
+        }
+    }
+}
+
+impl Change {
+    pub(crate) fn on_model(&self, model: &mut Vec<u8>) {
+        match self {
+            Change::Push(bytes) => model.extend_from_slice(bytes),
+            Change::Extend(zeros) => model.resize(model.len() + zeros, 0),
+            Change::Pop(bytes) | Change::Discard(bytes) => model.truncate(model.len() - bytes),
+            Change::Set(at, bytes) | Change::CompareAndSet(at, bytes) => {
+                model[*at..*at + bytes.len()].copy_from_slice(bytes)
+            }
+            Change::Zero(range) => model[range.clone()].fill(0),
+            Change::Resize(len) => model.resize(*len, 0),
+        }
+    }
+
+    pub(crate) fn on_stack(&self, stack: &Stack, model: &[u8]) -> Result<(), Error> {
+        match self {
+            Change::Push(bytes) => assert_eq!(stack.push(bytes)?, model.len() as u64),
+            Change::Extend(zeros) => assert_eq!(stack.extend(*zeros as u64)?, model.len() as u64),
+            Change::Pop(bytes) => assert_eq!(stack.pop(*bytes as u64)?, model[model.len() - bytes..]),
+            Change::Discard(bytes) => stack.discard(*bytes as u64)?,
+            Change::Set(at, bytes) => stack.set(*at as u64, bytes)?,
+            Change::Zero(range) => stack.zero(range.start as u64..range.end as u64)?,
+            Change::Resize(len) => stack.resize(*len as u64)?,
+            Change::CompareAndSet(at, bytes) => {
+                let expected = &model[*at..*at + bytes.len()];
+                assert!(stack.compare_and_set(*at as u64, expected, bytes)?);
+            }
+        }
+        Ok(())
+    }
+
+    fn in_transaction(&self, tx: &mut Transaction<'_>, model: &[u8]) -> Result<(), Error> {
+        match self {
+            Change::Push(bytes) => assert_eq!(tx.push(bytes)?, model.len() as u64),
+            Change::Extend(zeros) => assert_eq!(tx.extend(*zeros as u64)?, model.len() as u64),
+            Change::Pop(bytes) => assert_eq!(tx.pop(*bytes as u64)?, model[model.len() - bytes..]),
+            Change::Discard(bytes) => tx.discard(*bytes as u64)?,
+            Change::Set(at, bytes) => tx.set(*at as u64, bytes)?,
+            Change::Zero(range) => tx.zero(range.start as u64..range.end as u64)?,
+            Change::Resize(len) => tx.resize(*len as u64)?,
+            Change::CompareAndSet(at, bytes) => {
+                let expected = &model[*at..*at + bytes.len()];
+                assert!(tx.compare_and_set(*at as u64, expected, bytes)?);
+            }
+        }
+        assert_eq!(tx.peek(0)?.len(), {
+            let mut after = model.to_vec();
+            self.on_model(&mut after);
+            after.len()
+        });
+        Ok(())
+    }
+}
+
+/// How large changes are.
+#[derive(Clone, Copy)]
+pub(crate) struct Sizes {
+    pub(crate) small: usize,
+    pub(crate) large: usize,
+    /// The stack is shrunk when it is longer.
+    pub(crate) longest: usize,
+}
+
+pub(crate) const SIZES: Sizes = Sizes { small: 300, large: 6000, longest: 20_000 };
+
+/// A change that is possible on `model`.
+pub(crate) fn any_change(dice: &mut Dice, model: &[u8], sizes: Sizes) -> Change {
+    let len = model.len();
+    let size = match dice.below(10) {
+        0..7 => 1 + dice.below(sizes.small),
+        _ => 1 + dice.below(sizes.large),
+    };
+    if len > sizes.longest {
+        return Change::Discard(1 + dice.below(len));
+    }
+    if len == 0 {
+        return Change::Push(dice.bytes(size));
+    }
+    match dice.below(100) {
+        0..30 => Change::Push(dice.bytes(size)),
+        30..36 => Change::Extend(size),
+        36..50 => Change::Pop(1 + dice.below(len.min(size))),
+        50..58 => Change::Discard(1 + dice.below(len.min(size))),
+        58..78 => {
+            let range = dice.range(len, size);
+            Change::Set(range.start, dice.bytes(range.len()))
+        }
+        78..86 => Change::Zero(dice.range(len, size)),
+        86..92 => Change::Resize(len.saturating_add(size).saturating_sub(dice.below(2 * size))),
+        _ => {
+            let range = dice.range(len, size);
+            Change::CompareAndSet(range.start, dice.bytes(range.len()))
+        }
+    }
+}
+
+/// A stack on a simulated machine, and every state it had.
+pub(crate) struct Driver {
+    pub(crate) sim: SimFs,
+    pub(crate) options: Options,
+    pub(crate) stack: Option<Stack>,
+    pub(crate) model: Vec<u8>,
+    /// Each state with the number of operations of the machine after which the change that led to it had returned. The first is the
+    /// empty stack.
+    history: Vec<(usize, Rc<Vec<u8>>)>,
+    /// From this point on, at least that state had to survive.
+    durable: Vec<(usize, usize)>,
+    explicit: bool,
+}
+
+impl Driver {
+    pub(crate) fn new(sim: SimFs, options: Options, durability: Durability) -> Self {
+        let explicit = durability == Durability::Explicit;
+        let options = options.durability(durability);
+        let history = vec![(0, Rc::new(Vec::new()))];
+        Driver { sim, options, stack: None, model: Vec::new(), history, durable: Vec::new(), explicit }
+    }
+
+    pub(crate) fn stack(&self) -> &Stack {
+        self.stack.as_ref().expect("it is open")
+    }
+
+    pub(crate) fn open(&mut self) -> Result<(), Error> {
+        let stack = self.options.clone().fs(Arc::new(self.sim.clone())).open(PATH)?;
+        assert_eq!(stack.peek(0)?, self.model, "a stack opens as it was");
+        self.stack = Some(stack);
+        self.acknowledge();
+        Ok(())
+    }
+
+    /// What is there now is durable.
+    fn acknowledge(&mut self) {
+        self.durable.push((self.sim.op_count(), self.history.len() - 1));
+    }
+
+    pub(crate) fn returned(&mut self) {
+        self.history.push((self.sim.op_count(), Rc::new(self.model.clone())));
+        if !self.explicit {
+            self.acknowledge();
+        }
+    }
+
+    pub(crate) fn change(&mut self, change: &Change) -> Result<(), Error> {
+        change.on_stack(self.stack(), &self.model)?;
+        change.on_model(&mut self.model);
+        self.returned();
+        Ok(())
+    }
+
+    pub(crate) fn transaction(&mut self, changes: &[Change]) -> Result<(), Error> {
+        let mut model = self.model.clone();
+        self.stack().transaction(|tx| {
+            for change in changes {
+                change.in_transaction(tx, &model)?;
+                change.on_model(&mut model);
+            }
+            assert_eq!(tx.peek(0)?, model);
+            Ok::<_, Error>(())
+        })?;
+        self.model = model;
+        self.returned();
+        Ok(())
+    }
+
+    pub(crate) fn sync(&mut self) -> Result<(), Error> {
+        self.stack().sync()?;
+        self.acknowledge();
+        Ok(())
+    }
+
+    pub(crate) fn close(&mut self) -> Result<(), Error> {
+        self.stack.take().expect("it is open").close()?;
+        self.acknowledge();
+        Ok(())
+    }
+
+    /// The process ends; what was not synced is gone or not, and the stack is opened again.
+    pub(crate) fn die(&mut self) {
+        self.sim.kill();
+        drop(self.stack.take());
+        self.sim = self.sim.restart();
+    }
+
+    /// Opens after a death, and takes what is found for the model, if it is possible.
+    pub(crate) fn open_whatever_is_there(&mut self) -> Result<(), String> {
+        let stack = self.options.clone().fs(Arc::new(self.sim.clone())).open(PATH).map_err(|e| chain(&e))?;
+        let found = stack.peek(0).map_err(|e| chain(&e))?;
+        let point = self.sim.op_count();
+        self.accepts(point, &found)?;
+        self.model = found;
+        self.stack = Some(stack);
+        self.history.push((point, Rc::new(self.model.clone())));
+        self.acknowledge();
+        Ok(())
+    }
+
+    /// Notes that an operation is in doubt: the state after it is possible from now on.
+    pub(crate) fn doubt(&mut self, after: Vec<u8>) {
+        self.history.push((self.sim.op_count(), Rc::new(after)));
+    }
+
+    /// Whether a stack that holds `found` may be there after a crash at `point`.
+    pub(crate) fn accepts(&self, point: usize, found: &[u8]) -> Result<(), String> {
+        let first = self.durable.iter().rev().find(|(at, _)| *at <= point).map_or(0, |(_, state)| *state);
+        let returned = self.history.iter().take_while(|(at, _)| *at <= point).count();
+        // One operation may have been under way.
+        let possible = &self.history[first..(returned + 1).min(self.history.len())];
+        if possible.iter().any(|(_, state)| **state == found) {
+            return Ok(());
+        }
+        let nearest = possible.iter().map(|(_, state)| differences(state, found)).collect::<Vec<_>>().join("; or ");
+        Err(format!("a stack of {} bytes is none of {} possible states: {nearest}", found.len(), possible.len()))
+    }
+}
+
+fn differences(expected: &[u8], found: &[u8]) -> String {
+    let wrong = expected.iter().zip(found).filter(|(a, b)| a != b).count();
+    let first = expected.iter().zip(found).position(|(a, b)| a != b);
+    format!("{} bytes, {wrong} of them others, from {first:?}", expected.len())
+}
+
+/// An error with its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text = format!("{text}: {cause}");
+        next = cause.source();
+    }
+    text
+}
+
+/// Opens what a crash left and compares it; whether a stack had to be there depends on what had been acknowledged.
+pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<(), String> {
+    let stack = driver
+        .options
+        .clone()
+        .fs(Arc::new(sim.clone()))
+        .open(PATH)
+        .map_err(|e| format!("does not open: {}", chain(&e)))?;
+    let found = stack.peek(0).map_err(|e| format!("does not read: {}", chain(&e)))?;
+    driver.accepts(point, &found)
+}
+
+/// What a crash left can be written to, closed, and opened again.
+pub(crate) fn check_goes_on(driver: &Driver, sim: &SimFs, seed: u64) -> Result<(), String> {
+    let said = |e: Error| chain(&e);
+    let open = |sim: &SimFs| {
+        driver.options.clone().durability(Durability::Operation).fs(Arc::new(sim.clone())).open(PATH).map_err(said)
+    };
+    let sim = sim.restart();
+    let stack = open(&sim)?;
+    let mut model = stack.peek(0).map_err(said)?;
+    let mut dice = Dice(seed);
+    for _ in 0..4 {
+        let change = any_change(&mut dice, &model, SIZES);
+        change.on_stack(&stack, &model).map_err(said)?;
+        change.on_model(&mut model);
+    }
+    if seed.is_multiple_of(2) {
+        stack.close().map_err(said)?;
+    } else {
+        drop(stack);
+    }
+    let sim = sim.power_cut(&mut cairn_sim::Chooser::seeded(seed));
+    let found = open(&sim)?.peek(0).map_err(said)?;
+    if found == model { Ok(()) } else { Err("goes on wrongly".into()) }
+}
