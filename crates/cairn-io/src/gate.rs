@@ -9,6 +9,7 @@
 //! 1. A round is covered only by a leader, and only after its barrier returned; the number of covered rounds never falls.
 //! 2. Who is about to sleep has said so (`waiting`) *before* looking whether somebody leads; a leader gives up leading *before* it
 //!    looks who waits. With a full fence between the two on both sides, one of them sees the other: nobody sleeps with no leader awake.
+//!    The same holds of the round: who is about to sleep looks once more whether it is covered, for only who covers it wakes all its sleepers.
 //! 3. A word changes before its sleepers are woken, so who read it before does not fall asleep after.
 //!
 //! Group commit with a leader is as old as DeWitt et al., "Implementation techniques for main memory database systems", SIGMOD 1984; one word per
@@ -116,7 +117,8 @@ impl Gate {
             }
             waiters.sleep(seen, || {
                 let led = self.led.load(Ordering::Acquire) || self.claims.waiting.load(Ordering::Acquire) > 0;
-                led && !self.ended.load(Ordering::Acquire)
+                // Whoever leads now may have begun after the round was covered, and would not wake those who wait for it.
+                led && self.covered() <= round && !self.ended.load(Ordering::Acquire)
             });
         }
     }
@@ -228,5 +230,90 @@ impl Waiters {
             self.word.wake_all();
         }
         waiting
+    }
+}
+
+#[cfg(all(test, not(any(cairn_loom, cairn_shuttle))))]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+
+    fn until(done: impl Fn() -> bool) {
+        while !done() {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_claim_goes_before_those_who_wait() {
+        let gate = Gate::new();
+        let lead = gate.try_lead().unwrap();
+        thread::scope(|scope| {
+            let (led, order) = mpsc::channel();
+            for _ in 0..3 {
+                let (gate, led) = (&gate, led.clone());
+                scope.spawn(move || {
+                    if let Turn::Lead(lead) = gate.wait(0) {
+                        led.send("waited").unwrap();
+                        lead.cover(1);
+                    }
+                });
+            }
+            until(|| gate.rounds[0].waiting.load(Ordering::Relaxed) == 3);
+            let gate = &gate;
+            scope.spawn(move || {
+                let lead = gate.claim();
+                led.send("claimed").unwrap();
+                drop(lead);
+            });
+            until(|| gate.claims.waiting.load(Ordering::Relaxed) == 1);
+            // Who comes now does not pass the claim by, either.
+            drop(lead);
+            assert_eq!([order.recv().unwrap(), order.recv().unwrap()], ["claimed", "waited"]);
+        });
+        assert_eq!(gate.covered(), 1);
+        assert!(!gate.is_led());
+        assert_eq!(gate.rounds[0].waiting.load(Ordering::Relaxed), 0);
+    }
+
+    /// Every one of them alone makes the next one lead: a wake-up that is lost is one that nobody makes up for.
+    #[test]
+    fn many_threads_lead_and_wait_in_turn() {
+        let (gate, next) = (Gate::new(), AtomicU64::new(0));
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..2000 {
+                        let round = next.load(Ordering::Relaxed).max(gate.covered());
+                        while let Turn::Lead(lead) = gate.wait(round) {
+                            if gate.covered() <= round {
+                                let covered = gate.covered() + 1;
+                                next.store(covered, Ordering::Relaxed);
+                                lead.cover(covered);
+                            }
+                        }
+                        assert!(gate.covered() > round);
+                    }
+                });
+            }
+            scope.spawn(|| (0..500).for_each(|_| drop(gate.claim())));
+        });
+        assert!(!gate.is_led());
+    }
+
+    #[test]
+    fn the_end_is_no_obstacle_to_leading() {
+        let gate = Gate::new();
+        gate.try_lead().unwrap().cover(2);
+        gate.end();
+        assert!(matches!(gate.wait(1), Turn::Covered));
+        assert!(matches!(gate.wait(2), Turn::Ended));
+        let lead = gate.claim();
+        assert!(gate.try_lead().is_none());
+        lead.cover(3);
+        drop(lead);
+        assert!(matches!(gate.wait(2), Turn::Covered));
     }
 }

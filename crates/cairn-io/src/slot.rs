@@ -383,6 +383,22 @@ mod tests {
     }
 
     #[test]
+    fn contents_have_one_owner_and_reservations_stay_inside() {
+        let slot = opened(64, 0, 64);
+        assert!(slot.has_room(64) && !slot.has_room(72));
+        assert!(slot.reserve(72, 1).is_none() && slot.reserve(8, ITEMS_MAX + 1).is_none());
+        assert_eq!(slot.extent().unwrap().items, 0, "what does not fit changes nothing");
+        slot.close();
+        assert!(!slot.has_room(0) && slot.extent().is_none());
+        let contents = slot.contents().unwrap();
+        let second = std::panic::AssertUnwindSafe(|| slot.contents().is_ok());
+        assert!(std::panic::catch_unwind(second).is_err());
+        let outside = std::panic::AssertUnwindSafe(|| contents.open(0, 72));
+        assert!(std::panic::catch_unwind(outside).is_err());
+        assert!(slot.reserve(8, 1).is_none(), "and it stays closed");
+    }
+
+    #[test]
     fn memory_is_aligned_and_can_be_replaced() {
         let slot = opened(8, 0, 8);
         slot.close();

@@ -19,7 +19,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
-use rustix::fs::{AtFlags, FsWord, OFlags, StatxFlags, fstatfs, statx};
+use rustix::fs::{AtFlags, FsWord, StatxFlags, fstatfs, statx};
 use rustix::io::Errno;
 
 use super::NativeFile;
@@ -44,8 +44,9 @@ impl DirectFile {
     /// See [`Fs::open_direct`](crate::Fs::open_direct).
     pub(super) fn open(path: &Path) -> io::Result<Self> {
         let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
-        let flags = (OFlags::DIRECT | OFlags::DSYNC).bits();
-        let opened = OpenOptions::new().write(true).custom_flags(flags.cast_signed()).open(path);
+        // rustix's `OFlags::DSYNC` is `O_SYNC` on Linux, which waits for timestamps, too: for a journal commit, on most file systems.
+        let flags = libc::O_DIRECT | libc::O_DSYNC;
+        let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
         let file = opened.map_err(|e| match Errno::from_io_error(&e) {
             Some(Errno::INVAL) => unsupported(),
             _ => e,
