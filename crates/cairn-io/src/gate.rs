@@ -33,8 +33,8 @@ pub struct Gate {
     /// Those who want to lead whatever the round; they go first, or many writers would starve them.
     claims: Waiters,
     rounds: [Waiters; WORDS],
-    /// How many were woken last, and how long the last flushes took.
-    woken: AtomicU32,
+    /// How many are expected in the next flush, and how long the last ones took.
+    expected: AtomicU32,
     flush_ns: AtomicU64,
 }
 
@@ -80,7 +80,7 @@ impl Gate {
             ended: AtomicBool::new(false),
             claims: waiters(),
             rounds: std::array::from_fn(|_| waiters()),
-            woken: AtomicU32::new(0),
+            expected: AtomicU32::new(0),
             flush_ns: AtomicU64::new(0),
         }
     }
@@ -97,6 +97,12 @@ impl Gate {
 
     fn waiters(&self, round: u64) -> &Waiters {
         &self.rounds[usize::try_from(round % WORDS as u64).expect("less than the number of words")]
+    }
+
+    /// How many wait for rounds from `covered` on: for the open one, as a rule.
+    fn waiting_from(&self, covered: u64) -> u32 {
+        let rounds = covered..covered + 2;
+        rounds.map(|round| self.waiters(round).waiting.load(Ordering::Relaxed)).sum()
     }
 
     /// Waits until `round` is covered, or until it is this thread's turn to see to that.
@@ -157,14 +163,14 @@ impl Lead<'_> {
         self.gate.covered.store(rounds, Ordering::Release);
     }
 
-    /// Waits for those whom the flush before woke, if they are about to come back: until `arrived` says that so many are here, at most a quarter
-    /// of what a flush takes. Without it they come just too late, and wait for two flushes.
+    /// Waits for those whom the flush before woke, if they are about to come back: until `arrived` says that they are here, beside those who waited
+    /// for this flush already; at most half of what a flush takes. Without it they come just too late, and wait for two flushes.
     pub fn gather(&self, arrived: impl Fn() -> u64) {
-        let expected = u64::from(self.gate.woken.load(Ordering::Relaxed));
+        let expected = u64::from(self.gate.expected.load(Ordering::Relaxed));
         if expected < 2 || arrived() >= expected {
             return;
         }
-        let limit = Duration::from_nanos(self.gate.flush_ns.load(Ordering::Relaxed) / 4);
+        let limit = Duration::from_nanos(self.gate.flush_ns.load(Ordering::Relaxed) / 2);
         let watch = Stopwatch::start();
         while watch.elapsed() < limit && arrived() < expected {
             crate::sync::thread::yield_now();
@@ -187,6 +193,7 @@ impl Drop for Lead<'_> {
         gate.led.store(false, Ordering::Release);
         fence(Ordering::SeqCst);
         let ended = gate.ended.load(Ordering::Acquire);
+        let early: u32 = if covered > self.covered { gate.waiting_from(covered) } else { 0 };
         let next = covered..covered + WORDS as u64;
         // Who leads next is woken first: gathering and the wake-ups of the others go on side by side.
         if !gate.claims.wake_one() && !ended {
@@ -195,8 +202,8 @@ impl Drop for Lead<'_> {
         let done = self.covered..covered.min(self.covered + WORDS as u64);
         let woken: u32 = done.map(|round| gate.waiters(round).wake_all()).sum();
         if covered > self.covered {
-            // The leader comes back, too.
-            gate.woken.store(woken + 1, Ordering::Relaxed);
+            // The leader comes back, too; and some are here already.
+            gate.expected.store(woken + 1 + early, Ordering::Relaxed);
         }
     }
 }

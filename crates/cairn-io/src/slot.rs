@@ -340,7 +340,7 @@ mod tests {
 
     fn opened(capacity: usize, start: usize, end: usize) -> Slot {
         let slot = Slot::new(capacity);
-        slot.contents().unwrap().open(start, end);
+        slot.contents().expect("closed and empty").open(start, end);
         slot
     }
 

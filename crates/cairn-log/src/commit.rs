@@ -51,6 +51,9 @@ pub(crate) const NOTES: u64 = 4 << 10;
 /// Bytes of one group must fit its header's length field, with room to spare.
 const GROUP_MAX: usize = (1 << 31) + (1 << 20);
 
+/// A group of so many bytes waits for nobody.
+const GATHERED: u64 = 256 << 10;
+
 /// Blocks larger than this are not aligned to.
 const BLOCK_MAX: u64 = 4096;
 
@@ -127,6 +130,9 @@ impl std::ops::Deref for Leading<'_> {
 
 impl Drop for Leading<'_> {
     fn drop(&mut self) {
+        if mutation::is(Mutation::LoseWakeUp) {
+            std::mem::forget(self.lead.take());
+        }
         self.lead = None;
         self.core.progress.notify(usize::MAX);
     }
@@ -213,7 +219,9 @@ impl Core {
             return Err(Error::TooLarge { len: payload.len() as u64, max });
         }
         let mut placed = self.place(frame_len(payload.len()), 1, patience)?;
-        write_frame(&mut placed.part, FrameKind::Record, payload, placed.lsn, placed.seed);
+        if !mutation::is(Mutation::PublishBeforeCopy) {
+            write_frame(&mut placed.part, FrameKind::Record, payload, placed.lsn, placed.seed);
+        }
         placed.part.publish();
         Ok(Appended { lsn: Lsn(placed.lsn), seq: placed.seq, slot: placed.slot })
     }
@@ -334,9 +342,13 @@ impl Core {
             return;
         }
         let end = guard.active.offset(filled.end_lsn);
+        let full = full && !mutation::is(Mutation::SharedBlockInFlight);
         let padding = if full { end.next_multiple_of(self.block(guard)) - end } else { 0 };
         let pending = Pending { filled, padding };
         guard.end = pending.end();
+        if mutation::is(Mutation::OverlapOversize) {
+            guard.end.lsn = guard.end.lsn.min(filled.lsn + self.options.buffer_size as u64);
+        }
         guard.index.note(filled.lsn, filled.first_seq);
         guard.marked = false;
         guard.stats.records += filled.records;
@@ -428,7 +440,11 @@ impl Core {
             match self.gate.wait(slot) {
                 Turn::Covered => return Ok(()),
                 Turn::Lead(lead) => {
-                    lead.gather(|| self.ring.open_slot().map_or(0, |open| open.records));
+                    // Much to write takes long by itself, and the others encode meanwhile.
+                    let much = |open: &Filled| open.end_lsn - open.lsn >= GATHERED;
+                    lead.gather(|| {
+                        self.ring.open_slot().map_or(0, |open| if much(&open) { u64::MAX } else { open.records })
+                    });
                     let leading = Leading { core: self, lead: Some(lead) };
                     let mut guard = self.lock();
                     if self.gate.covered() <= slot && guard.stopped.is_none() {
@@ -857,5 +873,87 @@ impl Drop for Unwinding<'_> {
         guard.frozen = false;
         drop(guard);
         self.core.settle();
+    }
+}
+
+#[cfg(all(test, not(any(cairn_loom, cairn_shuttle))))]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use cairn_io::MemStore;
+
+    use super::*;
+
+    fn core() -> Arc<Core> {
+        let store: Arc<dyn Store> = Arc::new(MemStore::new());
+        let options = crate::Log::options().buffer_size(4 << 10);
+        let (opened, _) = crate::single::open(&options, &store).expect("the store is empty");
+        Core::new(options, Home::Store { store }, opened)
+    }
+
+    /// Whether `wait` returns: while nothing else happens, and then after `event`.
+    fn returns(wait: impl FnOnce() + Send, event: impl FnOnce()) -> [bool; 2] {
+        let (done, heard) = mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                wait();
+                let _ = done.send(());
+            });
+            let before = heard.recv_timeout(Duration::from_millis(300)).is_ok();
+            event();
+            [before, before || heard.recv_timeout(Duration::from_secs(60)).is_ok()]
+        })
+    }
+
+    /// guards: L38
+    ///
+    /// A record much larger than a buffer is being copied, for as long as it takes: who committed before it does not wait for that, who comes
+    /// behind it does.
+    #[test]
+    fn a_huge_append_keeps_nobody_waiting_who_came_before() {
+        let core = core();
+        let small = core.append(b"before", Patience::Wait).unwrap();
+        let payload = vec![7; 1 << 20];
+        let mut huge = core.place(frame_len(payload.len()), 1, Patience::Wait).unwrap();
+        assert!(huge.slot > small.slot, "it has a slot of its own");
+        assert_eq!(returns(|| core.settled(small).unwrap(), || ()), [true, true]);
+        let behind = core.append(b"behind", Patience::Wait).unwrap();
+        let publish = || {
+            write_frame(&mut huge.part, FrameKind::Record, &payload, huge.lsn, huge.seed);
+            huge.part.publish();
+        };
+        assert_eq!(returns(|| core.settled(behind).unwrap(), publish), [false, true]);
+        let guard = core.lock();
+        assert_eq!((guard.durable, guard.end.seq), (guard.end.lsn, 3));
+        assert_eq!(core.reader_of(&guard).count(), 3);
+    }
+
+    /// guards: L01 L36
+    ///
+    /// A flush waits for what has a place and is not copied yet; if that never will be, everybody hears of it.
+    #[test]
+    fn a_record_that_is_never_copied_stops_the_writer() {
+        let core = core();
+        let placed = core.place(frame_len(10), 1, Patience::Wait).unwrap();
+        let behind = core.append(b"in the same buffer", Patience::Wait).unwrap();
+        let mut outcome = None;
+        assert_eq!(returns(|| outcome = Some(core.settled(behind)), || drop(placed)), [false, true]);
+        assert!(matches!(outcome, Some(Err(Error::InDoubt { .. }))));
+        assert!(matches!(core.append(b"more", Patience::Wait), Err(Error::Poisoned { .. })));
+        assert_eq!(core.lock().durable, 0);
+    }
+
+    /// guards: L01
+    ///
+    /// The zeros ahead are never where a slot is open.
+    #[test]
+    fn slots_keep_out_of_what_is_being_zeroed() {
+        let mut prepared = crate::prepare::Prepared::new(0);
+        assert_eq!(prepared.room(100, 1 << 30, 1000), Some(256 << 10), "so that zeros can follow");
+        prepared.zeroing = Some(5000..9000);
+        assert_eq!(prepared.room(100, 1 << 30, 1000), Some(4900));
+        assert_eq!(prepared.room(4096, 1 << 30, 1000), None);
+        assert_eq!(prepared.room(8000, 1 << 30, 8), None);
     }
 }

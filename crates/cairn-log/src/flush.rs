@@ -60,7 +60,10 @@ impl Flush {
             images.push(self.complete(group, contents).map_err(failed("read from"))?);
         }
         // One combined call covers what it writes and nothing else: only right when all the rest is durable.
-        if self.goal == Goal::Durable && !self.unsynced {
+        if self.goal == Goal::Durable && (!self.unsynced || mutation::is(Mutation::CombineUnsynced)) {
+            if mutation::is(Mutation::HeaderFirst) {
+                return self.header_first(&images).map_err(failed("write durably to"));
+            }
             for run in images.chunk_by(|before, after| before.ends_at_block(self.block) && after.shared == 0) {
                 let slices: Vec<_> = run.iter().map(|image| IoSlice::new(image.blocks())).collect();
                 let wrote = store.write_durable(run[0].offset - run[0].shared as u64, &slices);
@@ -88,10 +91,13 @@ impl Flush {
         let offset = self.active.offset(filled.lsn);
         let count = |n: u64| usize::try_from(n).expect("a group is in memory");
         let shared = count(offset % self.block);
-        if shared > 0 && self.shared.offset != offset {
+        if shared > 0 && (self.shared.offset != offset || mutation::is(Mutation::SharedBlockInFlight)) {
             self.shared = read_shared(&*self.active.store, offset, shared)?;
         }
         contents[..shared].copy_from_slice(&self.shared.bytes[..shared]);
+        if mutation::is(Mutation::ForgetShared) {
+            contents[..shared].fill(0);
+        }
         let len = filled.end_lsn - filled.lsn;
         let header = GroupHeader {
             kind: GroupKind::Records,
@@ -110,6 +116,17 @@ impl Flush {
         let boundary = end - end % count(self.block);
         self.shared = Shared { offset: offset + (end - shared) as u64, bytes: contents[boundary..end].to_vec() };
         Ok(Image { contents, offset, shared, end, padded })
+    }
+
+    /// The bug of this name.
+    fn header_first(self, images: &[Image<'_>]) -> std::io::Result<Shared> {
+        for image in images {
+            let (first, rest) = image.blocks().split_at(image.padded.min(4096));
+            let offset = image.offset - image.shared as u64;
+            self.active.store.write_durable(offset, &[IoSlice::new(first)])?;
+            self.active.store.write_at(offset + first.len() as u64, rest)?;
+        }
+        Ok(self.shared)
     }
 }
 

@@ -57,6 +57,20 @@ pub enum Mutation {
     RemoveBeforeCut,
     /// Slots are opened where zeros are being written.
     ZeroUnderWriters,
+    /// Who led goes without handing over: those who wait sleep on.
+    LoseWakeUp,
+    /// What follows a record larger than a buffer is placed as if that one were only as large.
+    OverlapOversize,
+    /// A record is published before it is copied, and a flush takes the slot without it.
+    PublishBeforeCopy,
+    /// A group's first block, with the header, is written durably, and the rest of it merely written.
+    HeaderFirst,
+    /// The block that a group shares with the one before is written with zeros in that one's place.
+    ForgetShared,
+    /// A slot that is full does not end with a block, and the next one takes from the disk what is in that block, while it is being written.
+    SharedBlockInFlight,
+    /// A write that is durable on return is taken to cover what was written before it.
+    CombineUnsynced,
     /// A new segment does not know where the log begins: dropped records come back.
     ForgetHead,
 }

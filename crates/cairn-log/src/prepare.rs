@@ -26,8 +26,8 @@ use crate::segment::{self, Room, SPARE_NAME};
 use crate::state::State;
 use crate::sync::{Arc, thread};
 
-/// Zeros are written this many bytes at a time at most.
-const CHUNK_MAX: u64 = 1 << 20;
+/// Zeros are written this many bytes at a time at most: commits wait for the device meanwhile.
+const CHUNK_MAX: u64 = 512 << 10;
 const CHUNK_MIN: u64 = 128 << 10;
 /// So much is zeroed ahead of a writer at most: at 1 GB/s it takes 4 ms to get through.
 const AHEAD_MAX: u64 = 4 << 20;
@@ -60,15 +60,26 @@ pub(crate) enum Spare {
     #[default]
     None,
     Making,
-    Ready(Arc<dyn File>),
+    Ready(Arc<dyn File>, Room),
 }
 
 /// Something to be done without the lock.
 enum Job {
-    Zero { path: PathBuf, range: Range<u64>, offset: u64 },
+    Zero {
+        path: PathBuf,
+        range: Range<u64>,
+        offset: u64,
+    },
     /// Where zeros would cost as much as they bring.
-    Reserve { store: Arc<dyn Store>, range: Range<u64>, offset: u64 },
-    Spare { path: PathBuf, room: Room },
+    Reserve {
+        store: Arc<dyn Store>,
+        range: Range<u64>,
+        offset: u64,
+    },
+    Spare {
+        path: PathBuf,
+        room: Room,
+    },
 }
 
 impl Prepared {
@@ -104,9 +115,9 @@ impl Prepared {
     }
 
     /// The spare file, if there is one; it is not spare any more.
-    pub(crate) fn take_spare(&mut self) -> Option<Arc<dyn File>> {
+    pub(crate) fn take_spare(&mut self) -> Option<(Arc<dyn File>, Room)> {
         match std::mem::take(&mut self.spare) {
-            Spare::Ready(file) => Some(file),
+            Spare::Ready(file, room) => Some((file, room)),
             Spare::None | Spare::Making => None,
         }
     }
@@ -163,11 +174,18 @@ impl Core {
         (start < wanted).then(|| start..start.saturating_add(4 * step).min(limit)).filter(|range| !range.is_empty())
     }
 
-    /// How far there should be something prepared, how much to prepare at a time, and where the segment ends. In proportion to what is in the
-    /// segment already, so that a small log stays small.
+    /// What the next segment has in advance, so that the writer goes on there at the speed it has.
+    fn spare_room(&self, guard: &State) -> Room {
+        let Room { reserve, zeroed } = first_room(&self.options);
+        let more = guard.stats.bytes_written.min(AHEAD_MAX).min(self.options.segment_size);
+        Room { reserve: reserve.max(more), zeroed: zeroed.max(usize::try_from(more).unwrap_or(zeroed)) }
+    }
+
+    /// How far there should be something prepared, how much to prepare at a time, and where the segment ends. In proportion to what was
+    /// written since the log was opened, so that a small log stays small.
     fn ahead(&self, guard: &State) -> (u64, u64, u64) {
         let base = guard.active.file.superblock.base_lsn;
-        let used = guard.end.lsn - base;
+        let used = guard.stats.bytes_written;
         let limit = base.saturating_add(self.options.segment_size.saturating_sub(DATA_OFFSET));
         let wanted = guard.end.lsn.saturating_add(used.clamp(CHUNK_MIN, AHEAD_MAX));
         (wanted.min(limit), used.clamp(CHUNK_MIN, CHUNK_MAX), limit)
@@ -237,7 +255,7 @@ impl Core {
             Job::Reserve { store: active.store.clone(), offset: active.offset(range.start), range }
         } else if self.wants_spare(&guard) {
             guard.prepared.spare = Spare::Making;
-            Job::Spare { path: dir.join(SPARE_NAME), room: first_room(&self.options) }
+            Job::Spare { path: dir.join(SPARE_NAME), room: self.spare_room(&guard) }
         } else {
             return false;
         };
@@ -268,7 +286,7 @@ impl Core {
                 let made = segment::make_spare(&**fs, &path, room);
                 let mut guard = self.lock();
                 match made {
-                    Ok(file) => guard.prepared.spare = Spare::Ready(file),
+                    Ok(file) => guard.prepared.spare = Spare::Ready(file, room),
                     Err(_) => {
                         guard.prepared.spare = Spare::None;
                         guard.prepared.gave_up = true;
@@ -300,14 +318,19 @@ pub(crate) fn reserve(file: &dyn File, offset: u64, len: u64) -> io::Result<()> 
 
 /// Makes a range of a file durable zeros, through `buffered` or a direct handle of its own.
 pub(crate) fn zero(fs: &dyn Fs, path: &Path, buffered: &dyn File, offset: u64, len: u64) -> io::Result<()> {
-    let memory = Slot::new(usize::try_from(len).map_err(|_| io::ErrorKind::InvalidInput)?);
+    let memory = Slot::new(usize::try_from(len.min(CHUNK_MAX)).map_err(|_| io::ErrorKind::InvalidInput)?);
     let zeros = memory.contents().map_err(|_| io::ErrorKind::Other)?;
-    let zeros = [IoSlice::new(&zeros)];
+    let write = |file: &dyn File| {
+        (offset..offset + len).step_by(zeros.len().max(1)).try_for_each(|at| {
+            let rest = usize::try_from(offset + len - at).unwrap_or(usize::MAX);
+            write_all_at(file, at, &[IoSlice::new(&zeros[..zeros.len().min(rest)])])
+        })
+    };
     if let Ok(direct) = fs.open_direct(path)
-        && write_all_at(&*direct, offset, &zeros).is_ok()
+        && write(&*direct).is_ok()
     {
         return Ok(());
     }
-    write_all_at(buffered, offset, &zeros)?;
+    write(buffered)?;
     buffered.sync_data()
 }

@@ -41,7 +41,8 @@ impl<'a> Leading<'a> {
         let seal = segment::encode_seal(&old.file.superblock, seal_lsn, guard.end.seq, &guard.index.entries);
         let end = Place { lsn: seal_lsn + seal.len() as u64, ..guard.end };
         let superblock = guard.superblock(&self.options, guard.generation(), end, fs);
-        let room = first_room(&self.options);
+        let room = spare.as_ref().map_or_else(|| first_room(&self.options), |(_, room)| *room);
+        let spare = spare.map(|(file, _)| file);
         let write_seal = || {
             let written = old.store.write_at(old.offset(seal_lsn), &seal);
             written.and_then(|()| old.store.truncate(old.offset(end.lsn)))

@@ -376,7 +376,8 @@ struct Window {
 
 impl Window {
     const READ_AHEAD_MIN: usize = 16 << 10;
-    const READ_AHEAD_MAX: usize = 1 << 20;
+    /// What is read is checked before it leaves the second-level cache.
+    const READ_AHEAD_MAX: usize = 256 << 10;
     const SECTOR: usize = 512;
 
     fn new(store: Arc<dyn Store>, limit: u64) -> Self {
@@ -390,10 +391,13 @@ impl Window {
     }
 
     /// The bytes from `offset`, at most `len`; fewer only at the limit or the end of the store.
+    #[inline]
     fn get(&mut self, offset: u64, len: usize) -> Result<&[u8], Unreadable> {
-        if self.held(offset, len).is_none() {
-            self.fill(offset, len)?;
+        if self.held(offset, len).is_some() {
+            // Looked up again, because the borrow checker cannot see that nothing is borrowed on the other path.
+            return Ok(self.held(offset, len).unwrap_or_default());
         }
+        self.fill(offset, len)?;
         if let Some(from) = offset.checked_sub(self.start).and_then(|n| usize::try_from(n).ok()) {
             let to = self.bytes.len().min(from.saturating_add(len));
             return Ok(&self.bytes[from.min(to)..to]);
@@ -402,6 +406,7 @@ impl Window {
     }
 
     /// Bytes that are in memory already.
+    #[inline]
     fn held(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         self.bytes.get(from..from.checked_add(len)?)

@@ -70,9 +70,9 @@ fn is_durable(device: &Device, lsn: Lsn) -> bool {
     device.durable_len.load(Ordering::SeqCst) > 4096 + lsn.0
 }
 
-fn explore(name: &str, test: impl Fn() + Send + Sync + 'static) {
+fn explore(name: &str, preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(preemptions);
     builder.max_branches = 100_000;
     let count = Arc::new(AtomicU64::new(0));
     let counted = count.clone();
@@ -91,7 +91,7 @@ fn opened() -> (Arc<Device>, Arc<Log>) {
 
 #[test]
 fn a_commit_is_durable_when_it_returns() {
-    explore("two commits", || {
+    explore("two commits", 3, || {
         let (device, log) = opened();
         let other = thread::spawn({
             let (device, log) = (device.clone(), log.clone());
@@ -109,7 +109,7 @@ fn a_commit_is_durable_when_it_returns() {
 
 #[test]
 fn three_waiters_are_all_woken() {
-    explore("an append and three syncs", || {
+    explore("an append and three syncs", 2, || {
         let (device, log) = opened();
         let lsn = log.append(b"a").unwrap();
         let sync = |log: Arc<Log>, device: Arc<Device>| {
@@ -126,7 +126,7 @@ fn three_waiters_are_all_woken() {
 
 #[test]
 fn a_failed_barrier_reaches_everybody() {
-    explore("two commits and a failed barrier", || {
+    explore("two commits and a failed barrier", 3, || {
         let (device, log) = opened();
         device.fail.store(true, Ordering::SeqCst);
         let commit = |log: Arc<Log>, device: Arc<Device>| {
@@ -145,7 +145,7 @@ fn a_failed_barrier_reaches_everybody() {
 
 #[test]
 fn a_truncation_waits_for_commits_and_they_for_it() {
-    explore("a commit and a truncation", || {
+    explore("a commit and a truncation", 3, || {
         let (device, log) = opened();
         let first = log.commit(b"a").unwrap();
         let other = thread::spawn({

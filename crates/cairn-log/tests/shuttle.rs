@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cairn_io::{Access, File, Fs};
+use cairn_io::{Access, Backend, File, Fs};
 use cairn_log::{Error, Log, Lsn, Seq};
 use cairn_sim::{Call, CrashExplorer, Errno, FaultPlan, SimFs};
 use shuttle::thread;
@@ -43,6 +43,9 @@ fn wrapped(file: io::Result<Arc<dyn File>>) -> io::Result<Arc<dyn File>> {
 impl Fs for Interrupted {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         wrapped(self.0.open(path, access))
+    }
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        wrapped(self.0.open_direct(path))
     }
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         wrapped(interrupted(|| self.0.create_new(path)))
@@ -77,6 +80,12 @@ impl File for InterruptedFile {
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         interrupted(|| self.0.write_at(offset, slices))
     }
+    fn block_size(&self) -> usize {
+        self.0.block_size()
+    }
+    fn backend(&self) -> Backend {
+        self.0.backend()
+    }
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
@@ -97,14 +106,18 @@ impl File for InterruptedFile {
 /// What callers were told, with the number of system calls made by then.
 type Told = Arc<Mutex<Vec<(usize, Seq, Vec<u8>)>>>;
 
-fn open(sim: &SimFs) -> cairn_log::Result<Log> {
+/// With a thread that prepares, as `Interrupted` does not say that there must be none.
+fn open(sim: &SimFs, backend: Backend) -> cairn_log::Result<Log> {
     let fs = Arc::new(Interrupted(sim.clone()));
-    Log::options().segment_size(8 << 10).buffer_size(4 << 10).fs(fs).open("/log")
+    let options = Log::options().segment_size(8 << 10).buffer_size(4 << 10).buffers(2);
+    let log = options.direct_io(backend == Backend::Direct).fs(fs).open("/log")?;
+    assert_eq!(log.backend(), backend);
+    Ok(log)
 }
 
 /// Every record acknowledged by `point` is in the log.
-fn check(told: &Told, point: usize, sim: &SimFs) -> Result<(), String> {
-    let log = open(sim).map_err(|e| format!("does not open: {e}"))?;
+fn check(told: &Told, point: usize, sim: &SimFs, backend: Backend) -> Result<(), String> {
+    let log = open(sim, backend).map_err(|e| format!("does not open: {e}"))?;
     let mut found = HashMap::new();
     for record in log.reader(Lsn::START).map_err(|e| e.to_string())? {
         let record = record.map_err(|e| e.to_string())?;
@@ -118,11 +131,15 @@ fn check(told: &Told, point: usize, sim: &SimFs) -> Result<(), String> {
     Ok(())
 }
 
-fn explore(name: &str, schedules: usize, test: impl Fn(&AtomicU64) + Send + Sync + 'static) {
-    let states = Arc::new(AtomicU64::new(0));
-    let counted = states.clone();
-    shuttle::check_random(move || test(&counted), schedules);
-    println!("shuttle: {name}: {schedules} schedules, {} crash states after them", states.load(Ordering::Relaxed));
+fn explore(name: &str, schedules: usize, test: impl Fn(Backend, &AtomicU64) + Send + Sync + 'static) {
+    let test = Arc::new(test);
+    for backend in [Backend::Buffered, Backend::Direct] {
+        let states = Arc::new(AtomicU64::new(0));
+        let (counted, test) = (states.clone(), test.clone());
+        shuttle::check_random(move || test(backend, &counted), schedules);
+        let states = states.load(Ordering::Relaxed);
+        println!("shuttle: {name}, {backend:?}: {schedules} schedules, {states} crash states after them");
+    }
 }
 
 fn commit(log: &Log, sim: &SimFs, told: &Told, payload: Vec<u8>) {
@@ -136,9 +153,9 @@ fn commit(log: &Log, sim: &SimFs, told: &Told, payload: Vec<u8>) {
 
 #[test]
 fn writers_syncers_batches_and_a_follower() {
-    explore("three writers, a syncer, a follower", 3000, |states| {
+    explore("three writers, a syncer, a follower", 2000, |backend, states| {
         let sim = SimFs::new();
-        let log = Arc::new(open(&sim).unwrap());
+        let log = Arc::new(open(&sim, backend).unwrap());
         let told = Told::default();
         let mut follower = log.follow(Lsn::START).unwrap();
         let mut threads = Vec::new();
@@ -179,7 +196,7 @@ fn writers_syncers_batches_and_a_follower() {
                 return Ok(());
             }
             states.fetch_add(1, Ordering::Relaxed);
-            check(&told, state.point(), &state.fs())
+            check(&told, state.point(), &state.fs(), backend)
         });
         report.unwrap();
         Arc::into_inner(log).unwrap().close().unwrap();
@@ -188,9 +205,9 @@ fn writers_syncers_batches_and_a_follower() {
 
 #[test]
 fn tickets_are_settled_by_the_time_a_log_is_closed() {
-    explore("tickets and a close", 3000, |_| {
+    explore("tickets and a close", 2000, |backend, _| {
         let sim = SimFs::new();
-        let log = open(&sim).unwrap();
+        let log = open(&sim, backend).unwrap();
         let tickets: Vec<_> = (0..3u8).map(|n| log.submit(&[n; 100]).unwrap()).collect();
         let heard = Arc::new(AtomicU64::new(0));
         let hears = heard.clone();
@@ -213,11 +230,12 @@ fn a_failed_barrier_leaves_nobody_waiting_and_nobody_believing() {
 }
 
 fn fail_a_barrier(nth: u64) {
-    explore(&format!("three writers, barrier {nth} fails"), 1000, move |states| {
+    explore(&format!("three writers, barrier {nth} fails"), 1000, move |backend, states| {
         let sim = SimFs::new();
-        let log = Arc::new(open(&sim).unwrap());
+        let log = Arc::new(open(&sim, backend).unwrap());
         let told = Told::default();
-        sim.set_faults(FaultPlan::new().fail(Call::Sync, nth, Errno::Eio));
+        let call = if backend == Backend::Direct { Call::WriteDirect } else { Call::Sync };
+        sim.set_faults(FaultPlan::new().fail(call, nth, Errno::Eio));
         let writers: Vec<_> = (0..3u8)
             .map(|writer| {
                 let (log, sim, told) = (log.clone(), sim.clone(), told.clone());
@@ -244,16 +262,16 @@ fn fail_a_barrier(nth: u64) {
         writers.into_iter().for_each(|t| t.join().unwrap());
         drop(log);
         let explorer = CrashExplorer::new(sim.trace()).exhaustive_limit(1).samples_per_point(4);
-        let report = explorer.for_each(|state| check(&told, state.point(), &state.fs()));
+        let report = explorer.for_each(|state| check(&told, state.point(), &state.fs(), backend));
         states.fetch_add(report.unwrap().distinct, Ordering::Relaxed);
     });
 }
 
 #[test]
 fn truncations_exclude_appends() {
-    explore("two writers, both truncations", 3000, |_| {
+    explore("two writers, both truncations", 2000, |backend, _| {
         let sim = SimFs::new();
-        let log = Arc::new(open(&sim).unwrap());
+        let log = Arc::new(open(&sim, backend).unwrap());
         let first = log.commit(&[1; 100]).unwrap();
         let second = log.commit(&[2; 100]).unwrap();
         let writers: Vec<_> = (0..2u8)
@@ -289,9 +307,9 @@ fn truncations_exclude_appends() {
 
 #[test]
 fn a_panicking_writer_disturbs_nobody() {
-    explore("a writer that panics in its own iterator", 2000, |_| {
+    explore("a writer that panics in its own iterator", 1500, |backend, _| {
         let sim = SimFs::new();
-        let log = Arc::new(open(&sim).unwrap());
+        let log = Arc::new(open(&sim, backend).unwrap());
         let panicking = thread::spawn({
             let log = log.clone();
             move || {

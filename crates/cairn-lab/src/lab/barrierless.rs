@@ -42,6 +42,11 @@ impl Fs for Barrierless {
         Ok(Arc::new(BarrierlessFile { file: NativeFs.open(path, access)?, missing: self.0.clone() }))
     }
 
+    /// No: such a write is a barrier of its own, which nothing here could leave out.
+    fn open_direct(&self, _: &Path) -> io::Result<Arc<dyn File>> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         Ok(Arc::new(BarrierlessFile { file: NativeFs.create_new(path)?, missing: self.0.clone() }))
     }

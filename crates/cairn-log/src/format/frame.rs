@@ -60,6 +60,7 @@ pub(crate) const fn frame_len(payload_len: usize) -> usize {
 
 /// Length the frame that starts with these bytes says it has, or `None` when no frame starts like this. *Not verified*: only
 /// good for deciding how many bytes to look at, within what is there.
+#[inline]
 fn claimed_len(bytes: &[u8]) -> Option<(FrameKind, u64)> {
     let (raw, _) = Raw::read_from_prefix(bytes).ok()?;
     if raw.flags != 0 || raw.reserved.get() != 0 || u64::from(raw.len.get()) > MAX_PAYLOAD_LEN {
@@ -70,6 +71,7 @@ fn claimed_len(bytes: &[u8]) -> Option<(FrameKind, u64)> {
 }
 
 /// CRC-32C over log, generation, position, and everything of the frame after the checksum, its padding included.
+#[inline]
 fn checksum(generation: Seed, lsn: u64, rest: &[u8]) -> u32 {
     let lsn = if mutation::is(Mutation::UnboundPosition) { 0 } else { lsn };
     crc32c::crc32c_append(crc32c::crc32c_append(generation.0, &lsn.to_le_bytes()), rest)
@@ -83,6 +85,7 @@ pub(crate) fn push_frame(out: &mut Vec<u8>, kind: FrameKind, payload: &[u8], lsn
 }
 
 /// Makes `out`, which has just the length for it, the frame that will be at `lsn`.
+#[inline]
 pub(crate) fn write_frame(out: &mut [u8], kind: FrameKind, payload: &[u8], lsn: u64, generation: Seed) {
     let len = u32::try_from(payload.len()).expect("callers bound payloads by MAX_PAYLOAD_LEN");
     let raw = Raw { crc: U32::new(0), len: U32::new(len), kind: kind as u8, flags: 0, reserved: U16::new(0) };
@@ -95,6 +98,7 @@ pub(crate) fn write_frame(out: &mut [u8], kind: FrameKind, payload: &[u8], lsn: 
 }
 
 /// Binds a whole frame to a position and a generation by writing its checksum anew.
+#[inline]
 fn stamp(frame: &mut [u8], lsn: u64, generation: Seed) {
     let crc = checksum(generation, lsn, &frame[CRC_LEN..]);
     frame[..CRC_LEN].copy_from_slice(&crc.to_le_bytes());
@@ -109,12 +113,14 @@ pub(crate) fn restamp_frame(bytes: &mut [u8], lsn: u64, generation: Seed) -> Opt
 }
 
 /// Length in bytes of the frame at the start of `bytes` if it can be a frame that fits in `room` bytes. Not verified.
+#[inline]
 pub(crate) fn peek_frame_len(bytes: &[u8], room: u64) -> Option<usize> {
     let (_, len) = claimed_len(bytes)?;
     (len <= room).then(|| usize::try_from(len).ok()).flatten()
 }
 
 /// Verifies the frame that `bytes` is from its first to its last byte.
+#[inline]
 pub(crate) fn read_frame(bytes: &[u8], lsn: u64, generation: Seed) -> Option<Frame<'_>> {
     let (raw, _) = Raw::read_from_prefix(bytes).ok()?;
     let (kind, len) = claimed_len(bytes)?;

@@ -25,7 +25,7 @@ fn on(sim: &SimFs) -> Log {
 }
 
 /// Ends the test with a message instead of a hang.
-fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, waiting) = mpsc::channel();
     let worker = thread::spawn(move || {
         let result = work();

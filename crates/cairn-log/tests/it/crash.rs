@@ -16,9 +16,11 @@ pub(crate) fn tiny() -> Options {
     Log::options().segment_size(8 << 10).buffer_size(4 << 10)
 }
 
-/// The same, committing past the page cache or through it: every other seed one of them.
+/// The same, committing past the page cache or through it: every other seed one of them. And of every four seeds two with segments in which
+/// there is room for more than one buffer, of which one flush may then write several.
 pub(crate) fn tiny_on(seed: u64) -> Options {
-    tiny().direct_io(seed.is_multiple_of(2))
+    let segment_size = if seed % 4 < 2 { 8 << 10 } else { 24 << 10 };
+    tiny().segment_size(segment_size).direct_io(seed.is_multiple_of(2))
 }
 
 /// Appends, batches, rotation, both truncations, clean and unclean ends, failed barriers: seeded, so that every run is another mix.

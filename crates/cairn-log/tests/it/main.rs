@@ -18,3 +18,4 @@ mod kills;
 mod model;
 mod mutations;
 mod store;
+mod write_path;

@@ -1,10 +1,11 @@
-//! guards: L01 L02 L03 L05 L07 L08 L09 L10 L11 L12 L13 L15 L16 L17 L18 L19 L23 L24 L26 L47 L48 L50 L53
+//! guards: L01 L02 L03 L05 L07 L08 L09 L10 L11 L12 L13 L15 L16 L17 L18 L19 L23 L24 L26 L27 L36 L38 L43 L47 L48 L50 L53
 //!
 //! The mutation catalogue: deliberate bugs, one at a time, and the layer of the tests that catches each. A test that cannot fail
 //! proves nothing. The same checks pass without the bug, in this file where they are made here, elsewhere where they come from there.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use cairn_log::{Error, Inspection, Log, Lsn, Mutation};
 use cairn_sim::{Call, CrashExplorer, Errno, FailedSync, FaultPlan, MetadataOrder, SimFs, SimOptions, Torn};
@@ -93,6 +94,103 @@ fn bugs_that_a_power_cut_shows() {
     ] {
         caught(&format!("{bug:?}"), Some(bug), |seed| run(seed, tiny_on(seed), 60));
     }
+}
+
+/// Bugs of the way from a buffer to the disk, on the backends that have that way.
+#[test]
+fn bugs_of_the_write_path_that_a_power_cut_shows() {
+    let mut visited = Visited::default();
+    for direct in [false, true] {
+        let right = several_buffers_in_one_flush(direct);
+        explore(&right, "several buffers".into(), Torn::Versions, MetadataOrder::Free, &mut visited).unwrap();
+        for bug in [Mutation::OverlapOversize, Mutation::PublishBeforeCopy] {
+            caught(&format!("{bug:?}, direct {direct}"), Some(bug), |_| several_buffers_in_one_flush(direct));
+        }
+    }
+    for bug in [Mutation::HeaderFirst, Mutation::ForgetShared, Mutation::SharedBlockInFlight, Mutation::CombineUnsynced]
+    {
+        caught(&format!("{bug:?}, direct true"), Some(bug), |_| several_buffers_in_one_flush(true));
+    }
+}
+
+/// Buffers that are full, behind one that is not; records of several blocks; what is only flushed, and then more that is durable.
+fn several_buffers_in_one_flush(direct: bool) -> Driver {
+    let mut driver = Driver::new(SimFs::new(), tiny().segment_size(64 << 10).direct_io(direct));
+    driver.open().unwrap();
+    for lens in [&[100][..], &[700, 3000, 2900, 20], &[5000, 30], &[40]] {
+        for len in lens {
+            driver.append(*len).unwrap();
+        }
+        driver.sync().unwrap();
+    }
+    driver.append(600).unwrap();
+    driver.flush().unwrap();
+    driver.append(300).unwrap();
+    driver.sync().unwrap();
+    driver
+}
+
+/// A thread leads while another one comes to wait.
+#[test]
+fn a_leader_that_wakes_nobody() {
+    seen(Mutation::LoseWakeUp, "concurrency", || {
+        let sim = SimFs::new();
+        let log = Arc::new(tiny().direct_io(false).fs(Arc::new(sim.clone())).open(DIR).unwrap());
+        let hold = sim.hold(Call::Sync);
+        let (done, heard) = mpsc::channel();
+        let waiter = std::thread::spawn({
+            let log = log.clone();
+            move || {
+                hold.wait_for(1);
+                let lsn = log.append(b"waits").unwrap();
+                drop(hold);
+                log.sync_to(lsn).unwrap();
+                done.send(()).unwrap();
+            }
+        });
+        log.commit(b"leads").unwrap();
+        match heard.recv_timeout(Duration::from_secs(5)) {
+            Ok(()) => {
+                waiter.join().unwrap();
+                Ok(())
+            }
+            Err(_) => Err("a committer sleeps on, and nobody leads".into()),
+        }
+    });
+}
+
+/// One thread writes zeros ahead, slowly, while another one writes as much as it gets buffers for.
+#[test]
+fn zeros_that_land_on_records() {
+    seen(Mutation::ZeroUnderWriters, "held system calls", || {
+        let sim = SimFs::new();
+        let options = Log::options().segment_size(1 << 20).buffer_size(32 << 10).direct_io(false);
+        let log = Arc::new(options.fs(Arc::new(sim.clone())).open(DIR).unwrap());
+        let hold = sim.hold(Call::WriteDirect);
+        let zeroing = std::thread::spawn({
+            let log = log.clone();
+            move || log.commit(&[0; 1000]).unwrap()
+        });
+        hold.wait_for(1);
+        let mut written = 1;
+        while written < 600 {
+            let record = [written as u8; 1000];
+            if log.try_append(&record).is_err() {
+                // Buffers are free again after this.
+                log.sync().unwrap();
+                if log.try_append(&record).is_err() {
+                    break;
+                }
+            }
+            written += 1;
+        }
+        log.sync().unwrap();
+        drop(hold);
+        zeroing.join().unwrap();
+        let (_, found) = contents(&log)?;
+        let right = found.iter().enumerate().take_while(|(n, record)| record[..] == [*n as u8; 1000]).count();
+        if right == written { Ok(()) } else { Err(format!("{written} records acknowledged, {right} are there")) }
+    });
 }
 
 /// The process dies at every call in turn; its successor goes on; then the power fails.
