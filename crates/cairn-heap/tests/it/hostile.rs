@@ -1,0 +1,222 @@
+//! guards: L20 L21 L33
+//!
+//! Files that nobody wrote like that: foreign, cut, flipped, with circles in their lists and pointers out of the arena. Nothing panics, nothing loops, and
+//! what is damaged is refused before it is followed; the check names the place.
+
+use std::sync::Arc;
+
+use cairn_heap::{Allocator, Block, Error, Heap, Policy};
+use cairn_sim::SimFs;
+use cairn_stack::Stack;
+
+use crate::model::{Dice, KEY, POLICIES, State, chain};
+
+fn stack(bytes: &[u8]) -> Stack {
+    let stack = Stack::options().reserve(0).fs(Arc::new(SimFs::new())).open("/stack").unwrap();
+    stack.push(bytes).unwrap();
+    stack
+}
+
+/// A heap with free runs of several lengths, and its blocks that live.
+fn sample(policy: Policy) -> (Vec<u8>, Vec<Block>) {
+    let heap = Heap::open_with_key(stack(&[]), policy, KEY).unwrap();
+    let blocks: Vec<Block> =
+        (0..24).map(|n| heap.alloc_with(Dice(n).bytes(20 + n as usize % 3 * 90)).unwrap()).collect();
+    blocks.iter().skip(1).step_by(2).for_each(|block| heap.dealloc(*block).unwrap());
+    let live: Vec<Block> = blocks.into_iter().step_by(2).collect();
+    heap.set_root(0, live[0]).unwrap();
+    (heap.stack().peek(0).unwrap(), live)
+}
+
+#[test]
+fn what_is_no_heap_is_refused_and_left_as_it_is() {
+    let (good, _) = sample(Policy::SizeClass);
+    let cases: Vec<(&str, Vec<u8>)> = vec![
+        ("one byte", vec![1]),
+        ("text", b"not a heap ".repeat(500)),
+        ("zeros", vec![0; 10_000]),
+        ("cut in the header", good[..2000].to_vec()),
+        ("magic only", good[..8].to_vec()),
+    ];
+    for (name, bytes) in cases {
+        let stack = stack(&bytes);
+        let error = Heap::open(stack, Policy::SizeClass).unwrap_err();
+        assert!(matches!(error, Error::NotAHeap { .. }), "{name}: {}", chain(&error));
+    }
+    let mut newer = good.clone();
+    newer[8] = 2;
+    newer[12..16].fill(0);
+    let crc = crc32c(&newer[..64]);
+    newer[12..16].copy_from_slice(&crc.to_le_bytes());
+    assert!(matches!(Heap::attach(stack(&newer)), Err(Error::UnsupportedVersion { found: 2, .. })));
+    assert!(matches!(Heap::attach(stack(&[])), Err(Error::NotAHeap { .. })));
+}
+
+fn crc32c(bytes: &[u8]) -> u32 {
+    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 };
+    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+}
+
+/// Works with a heap that may be damaged: everything returns, and what says that it changed nothing has not.
+fn work(bytes: &[u8], live: &[Block]) -> bool {
+    let Ok(heap) = Heap::attach(stack(bytes)) else { return true };
+    let report = heap.check().unwrap();
+    let sum = report.header_bytes + report.allocated_bytes + report.free_bytes + report.lost_bytes;
+    assert_eq!(sum, report.len);
+    let mut noticed = !report.is_sound();
+    _ = heap.stats();
+    _ = heap.blocks().map(Iterator::count);
+    let refused = |result: Result<(), Error>| match result {
+        Err(Error::Corrupt { .. } | Error::InvalidBlock { .. } | Error::TooLarge { .. } | Error::Rooted { .. }) => true,
+        Err(other) => panic!("{}", chain(&other)),
+        Ok(()) => false,
+    };
+    for len in [1, 20, 110, 1000] {
+        let before = heap.stack().peek(0).unwrap();
+        if refused(heap.alloc(len).map(drop)) {
+            noticed = true;
+            assert_eq!(heap.stack().peek(0).unwrap(), before);
+        }
+    }
+    for (nth, block) in live.iter().enumerate().skip(1) {
+        let before = heap.stack().peek(0).unwrap();
+        let result = if nth % 3 == 0 { heap.realloc(*block, 300).map(drop) } else { heap.dealloc(*block) };
+        if refused(result) {
+            noticed = true;
+            assert_eq!(heap.stack().peek(0).unwrap(), before);
+        }
+    }
+    noticed
+}
+
+#[test]
+fn flipped_bits_of_metadata_are_noticed_and_never_followed() {
+    for policy in [POLICIES[0], POLICIES[3], POLICIES[4]] {
+        let (good, live) = sample(policy);
+        assert!(!work(&good, &live));
+        let inside = |at: u64| live.iter().any(|block| (block.start()..block.end()).contains(&at));
+        let heap = Heap::attach(stack(&good)).unwrap();
+        let mut meta: Vec<usize> = (0..2304).step_by(5).collect();
+        meta.extend((2304..good.len()).step_by(3).filter(|at| !inside(*at as u64)));
+        drop(heap);
+        let (mut noticed, mut tried) = (0, 0);
+        for at in meta {
+            let mut bad = good.clone();
+            bad[at] ^= 1 << (at % 8);
+            tried += 1;
+            noticed += usize::from(work(&bad, &live));
+            if at < 2304 {
+                assert!(work(&bad, &live), "byte {at} of the header");
+            }
+        }
+        println!("{policy:?}: {noticed} of {tried} flips were of metadata");
+    }
+}
+
+#[test]
+fn circles_and_pointers_out_of_the_arena_are_found() {
+    for policy in [POLICIES[0], POLICIES[4]] {
+        let (good, live) = sample(policy);
+        // Links are behind the header of each free run; blocks of this sample that were freed lie behind those that live.
+        let frees: Vec<usize> = (2304..good.len())
+            .step_by(16)
+            .filter(|at| good[at + 4..at + 8] == [0xff; 4] && good[at + 24..at + 32] == [0; 8])
+            .collect();
+        assert!(frees.len() >= 6, "{policy:?}: {}", frees.len());
+        for &run in &frees {
+            for target in [
+                run as u64,
+                frees[0] as u64,
+                7,
+                64,
+                2304,
+                good.len() as u64 - 16,
+                good.len() as u64,
+                1 << 50,
+                u64::MAX,
+                live[0].start() - 32,
+            ] {
+                for link in [32, 40] {
+                    let mut bad = good.clone();
+                    if bad[run + link..run + link + 8] == target.to_le_bytes() {
+                        continue;
+                    }
+                    bad[run + link..run + link + 8].copy_from_slice(&target.to_le_bytes());
+                    let heap = Heap::attach(stack(&bad)).unwrap();
+                    let report = heap.check().unwrap();
+                    assert!(!report.is_sound(), "{policy:?}: link at {run} to {target}");
+                    drop(heap);
+                    work(&bad, &live);
+                }
+            }
+        }
+        // Cut in the arena, and longer than it was.
+        for len in [2304, 2310, 2320, good.len() - 1, good.len() - 16, good.len() - 50] {
+            let heap = Heap::attach(stack(&good[..len])).unwrap();
+            assert!(!heap.check().unwrap().is_sound(), "{len}");
+            drop(heap);
+            work(&good[..len], &live);
+        }
+        let longer = [&good[..], &[0; 100]].concat();
+        let heap = Heap::attach(stack(&longer)).unwrap();
+        let report = heap.check().unwrap();
+        assert_eq!(report.lost_bytes, 100);
+        assert!(report.violations.iter().any(|violation| violation.offset == good.len() as u64), "{report:?}");
+        State::of(&heap).unwrap_err();
+    }
+}
+
+/// The header's checksums are made right again, and those of a run: what an enemy would do who knows the format.
+fn reseal(heap: &mut [u8], run: Option<usize>) {
+    let put = |heap: &mut [u8], at: usize, covered: Vec<u8>| {
+        heap[at..at + 4].copy_from_slice(&crc32c(&covered).to_le_bytes())
+    };
+    let fixed = [&heap[..12], &[0; 4], &heap[16..64]].concat();
+    put(heap, 12, fixed);
+    let changing = [&heap[32..40], &heap[64..112], &[0; 4], &heap[116..2304]].concat();
+    put(heap, 112, changing);
+    if let Some(at) = run.filter(|at| at + 32 <= heap.len()) {
+        let covered = [&heap[32..40], &(at as u64).to_le_bytes(), &heap[at + 4..at + 32]].concat();
+        put(heap, at, covered);
+    }
+}
+
+#[test]
+fn wrong_metadata_with_right_checksums_lead_to_no_panic_and_no_loop() {
+    for policy in [POLICIES[0], POLICIES[3], POLICIES[4]] {
+        let (good, live) = sample(policy);
+        let mut runs = vec![2304usize];
+        while let Some(next) =
+            runs.last().map(|at| at + u64::from_le_bytes(good[at + 8..at + 16].try_into().unwrap()) as usize)
+        {
+            if next >= good.len() {
+                break;
+            }
+            runs.push(next);
+        }
+        let (mut dice, mut found, rounds) = (Dice(3), 0, 3000);
+        for _ in 0..rounds {
+            let mut bad = good.clone();
+            for _ in 0..1 + dice.below(3) {
+                let values =
+                    [0, 1, 16, 32, 48, 96, 1 << 40, 1 << 61, 1 << 62, u64::MAX - 1, u64::MAX, good.len() as u64];
+                let value = match dice.below(3) {
+                    0 => values[dice.below(values.len())],
+                    1 => runs[dice.below(runs.len())] as u64,
+                    _ => dice.below(1 << 13) as u64,
+                };
+                let run = runs[dice.below(runs.len())];
+                let (at, run) = match dice.below(3) {
+                    0 => ([64, 72, 80, 88, 96, 104, 192, 200][dice.below(8)], None),
+                    1 => (256 + 8 * dice.below(256), None),
+                    _ => (run + [4, 8, 16, 24, 32, 40][dice.below(6)], Some(run)),
+                };
+                bad[at..at + 8].copy_from_slice(&value.to_le_bytes());
+                reseal(&mut bad, run);
+            }
+            found += usize::from(work(&bad, &live));
+        }
+        println!("{policy:?}: {found} of {rounds} were noticed");
+        assert!(found > rounds / 2);
+    }
+}
