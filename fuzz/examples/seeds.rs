@@ -41,7 +41,7 @@ fn main() -> std::io::Result<()> {
     }
     write("frame", "uuid".into(), &[&[0x20; 8][..], &UUID].concat())?;
     write("superblock", "name".into(), b"00000000000000004096-0000000007.cairn")?;
-    // The other two decode their inputs by kind: any bytes mean something.
+    // The others decode their inputs by kind: any bytes mean something.
     let mut dice = 0x9E37_79B9_7F4A_7C15_u64;
     for i in 0..10u64 {
         let len = 16 + 24 * i as usize;
@@ -53,6 +53,8 @@ fn main() -> std::io::Result<()> {
         .collect();
         write("open_directory", format!("random{i:02}"), &bytes)?;
         write("operations", format!("random{i:02}"), &bytes)?;
+        write("stack_open", format!("random{i:02}"), &bytes)?;
+        write("stack_operations", format!("random{i:02}"), &bytes)?;
     }
     Ok(())
 }

@@ -7,6 +7,8 @@ pub mod logs;
 pub mod open_directory;
 pub mod operations;
 pub mod segment_scan;
+pub mod stack_open;
+pub mod stack_operations;
 pub mod superblock;
 
 /// Prints what an input means when `CAIRN_FUZZ_TRACE` is set.

@@ -1,18 +1,24 @@
-//! The `cairn` command: append to, read, inspect, verify, truncate and torture durable logs.
+//! The `cairn` command: append to, read, inspect, verify, truncate and torture durable logs, and to examine where
+//! they are.
 //!
 //! One module per command; [`report`] decides what is said and with which exit code, [`input`] turns standard input into records.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod append;
+mod bench;
 mod cat;
+mod doctor;
 mod info;
 mod input;
+mod latency;
 mod look;
 mod problem;
 mod progress;
 mod report;
+mod scratch;
 mod signals;
 mod sink;
+mod stack;
 mod torture;
 mod truncate;
 mod verify;
@@ -35,6 +41,8 @@ Examples:
   cairn cat ./demo-log | tail -1              read them back
   cairn info ./demo-log                       what is in the log
   cairn verify ./demo-log                     check every byte
+  cairn doctor .                              what this disk and file system really do
+  cairn bench . --report bench.html           how fast a log is here
   cairn torture ./torture                     kill a writer 100 times, lose nothing
 
 Exit codes:
@@ -51,6 +59,9 @@ enum Command {
     Info(info::Args),
     Verify(verify::Args),
     Truncate(truncate::Args),
+    Stack(stack::Args),
+    Bench(bench::Args),
+    Doctor(doctor::Args),
     Torture(torture::Args),
     #[command(hide = true)]
     TortureChild(torture::child::Args),
@@ -67,6 +78,9 @@ fn main() -> ExitCode {
         Command::Info(args) => ("info", info::run(&args)),
         Command::Verify(args) => ("verify", verify::run(&args)),
         Command::Truncate(args) => ("truncate", truncate::run(&args)),
+        Command::Stack(args) => (args.name(), stack::run(&args)),
+        Command::Bench(args) => ("bench", bench::run(&args)),
+        Command::Doctor(args) => ("doctor", doctor::run(&args)),
         Command::Torture(args) => ("torture", torture::run(&args)),
         Command::TortureChild(args) => ("torture-child", torture::child::run(&args)),
     };

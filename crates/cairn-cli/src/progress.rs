@@ -37,3 +37,14 @@ pub(crate) fn short_count(n: f64) -> String {
         n => format!("{n:.0}"),
     }
 }
+
+/// Microseconds for people: `1234.5` as `1.23 ms`.
+pub(crate) fn short_us(us: f64) -> String {
+    match us {
+        us if us >= 1e6 => format!("{:.2} s", us / 1e6),
+        us if us >= 1e4 => format!("{:.1} ms", us / 1e3),
+        us if us >= 1e3 => format!("{:.2} ms", us / 1e3),
+        us if us >= 10.0 => format!("{us:.0} µs"),
+        us => format!("{us:.1} µs"),
+    }
+}

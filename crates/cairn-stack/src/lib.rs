@@ -4,7 +4,7 @@
 //! at all, whatever subset of the sectors in flight reached the disk. Operations that run at the same time share a barrier; readers never wait for one.
 //! The format is specified in `docs/format/stack.md`; what is believed of disks and systems in `ASSUMPTIONS.md`.
 //!
-//! Where to look: [`Stack`] for the API, `commit` for who writes and who waits, `disk` for what one commit writes, `recovery` for
+//! Where to look: [`Stack`] for the API, [`Inspection`] for a look without opening, `commit` for who writes and who waits, `disk` for what one commit writes, `recovery` for
 //! opening, `format` for the bytes.
 //!
 //! ```
@@ -31,6 +31,7 @@ mod disk;
 mod edit;
 mod error;
 mod format;
+mod inspect;
 mod mutation;
 mod open;
 mod options;
@@ -43,6 +44,7 @@ mod transaction;
 mod view;
 
 pub use error::{Error, ErrorKind, Failure, Result};
+pub use inspect::{EndState, Inspection};
 #[cfg(feature = "mutations")]
 #[doc(hidden)]
 pub use mutation::Mutation;

@@ -47,6 +47,19 @@ pub(crate) struct Commit {
     entries: Vec<Entry>,
 }
 
+impl Commit {
+    /// Lays what is to be in place over what is there.
+    pub(crate) fn lay_over(&self, in_place: &mut Overlay) {
+        for entry in &self.entries {
+            match entry.kind {
+                EntryKind::Data => in_place.write(entry.offset, &self.body[entry.data.clone()]),
+                EntryKind::Zeros => in_place.zero(entry.offset, entry.len),
+                EntryKind::Proof { .. } => {}
+            }
+        }
+    }
+}
+
 /// What the file holds.
 #[derive(Debug)]
 pub(crate) struct Survey {
@@ -71,10 +84,23 @@ pub(crate) fn is_foreign(file: &dyn File) -> io::Result<bool> {
     Ok(true)
 }
 
+/// The headers in the slots, or why they are none.
+pub(crate) type Slots = [std::result::Result<Header, HeaderError>; 2];
+
+/// Reads the headers.
+pub(crate) fn slots(medium: &Medium) -> Result<Slots> {
+    let header = |slot| {
+        let mut block = [0; BLOCK_LEN];
+        let read = medium.store.read_at(slot_offset(slot), &mut block).map_err(medium.error("read from"))?;
+        Ok(Header::decode(&block[..read], slot))
+    };
+    Ok([header(0)?, header(1)?])
+}
+
 /// Looks; changes nothing.
 pub(crate) fn survey(medium: &Medium) -> Result<Survey> {
     let look = Look { medium, file_len: medium.store.len().map_err(medium.error("look at"))? };
-    let slots = [look.header(0)?, look.header(1)?];
+    let slots = slots(medium)?;
     let path = || medium.path.clone();
     for slot in slots {
         if let Err(HeaderError::Version(found)) = slot {
@@ -126,12 +152,6 @@ impl Look<'_> {
 
     fn read(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.medium.store.read_at(offset, buf).map_err(self.medium.error("read from"))
-    }
-
-    fn header(&self, slot: u64) -> Result<std::result::Result<Header, HeaderError>> {
-        let mut block = [0; BLOCK_LEN];
-        let read = self.read(slot_offset(slot), &mut block)?;
-        Ok(Header::decode(&block[..read], slot))
     }
 
     /// The commit with this header, if its body verifies.

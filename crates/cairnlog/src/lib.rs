@@ -16,8 +16,8 @@
 //! # }
 //! ```
 //!
-//! [`Log`] keeps records in a directory or on any [`Store`](io::Store); [`Inspection`] looks at a log without opening it; [`io`] holds the stores and
-//! the file system seam.
+//! [`Log`] keeps records in a directory or on any [`Store`](io::Store); [`Inspection`] looks at a log without opening it; [`stack`] is a byte stack in one
+//! file, with atomic transactions; [`io`] holds the stores and the file system seam.
 
 /// Stores, the file system seam, atomic file replacement: the foundation, for those who bring a medium of their own.
 pub use cairn_io as io;
@@ -25,6 +25,9 @@ pub use cairn_log::{
     Corruption, CorruptionKind, EndState, Error, ErrorKind, Failure, Follower, Inspection, Log, Lsn, OpenReport,
     Options, Reader, Record, RecordRef, Result, Retention, SegmentInfo, Seq, Start, Stats, Ticket, Verification,
 };
+
+/// A byte stack in one file: every operation and every transaction atomic and durable, with one barrier.
+pub use cairn_stack as stack;
 
 /// The examples of the README, so that they compile.
 #[cfg(doctest)]

@@ -46,16 +46,20 @@ fn dependencies(name: &str) -> String {
 
 #[test]
 fn the_foundation_knows_nothing_above_it() {
-    for above in ["cairn-log", "cairnlog", "cairn-sim", "cairn-cli"] {
+    for above in ["cairn-log", "cairn-stack", "cairnlog", "cairn-sim", "cairn-cli"] {
         assert!(!dependencies("cairn-io").contains(above));
     }
-    none_mentions("cairn-io/src", &["cairn_log", "cairnlog", "cairn_sim", "Lsn"]);
-    assert!(!dependencies("cairn-sim").contains("cairn-log"));
+    none_mentions("cairn-io/src", &["cairn_log", "cairn_stack", "cairnlog", "cairn_sim", "Lsn"]);
+    for above in ["cairn-log", "cairn-stack"] {
+        assert!(!dependencies("cairn-sim").contains(above));
+    }
 }
 
 #[test]
 fn the_format_does_no_io() {
-    none_mentions("cairn-log/src/format", &["std::fs", "std::io", "cairn_io", "std::thread", "std::time"]);
+    for format in ["cairn-log/src/format", "cairn-stack/src/format"] {
+        none_mentions(format, &["std::fs", "std::io", "cairn_io", "std::thread", "std::time"]);
+    }
 }
 
 #[test]
@@ -77,15 +81,45 @@ fn the_log_knows_no_runtime_and_no_file_but_through_the_seams() {
 }
 
 #[test]
+fn the_stack_knows_no_log_no_runtime_and_no_file_but_through_the_seams() {
+    none_mentions(
+        "cairn-stack/src",
+        &[
+            "cairn_log",
+            "cairnlog",
+            "tokio",
+            "async_std",
+            "smol",
+            "async fn",
+            "std::fs",
+            "SystemTime::now",
+            "Instant::now",
+            "rand::",
+            "std::thread",
+        ],
+    );
+    for other in ["cairn-log", "cairnlog", "tokio", "smol", "futures"] {
+        assert!(!dependencies("cairn-stack").contains(other));
+    }
+    assert!(!dependencies("cairn-log").contains("cairn-stack"));
+    for (path, code) in sources("cairn-stack/src") {
+        let shim = path.file_name().is_some_and(|n| n == "sync.rs");
+        for word in ["std::sync::Mutex", "std::sync::RwLock", "Condvar"] {
+            assert!(shim || !code.contains(word), "{} takes {word} past the shim", path.display());
+        }
+    }
+}
+
+#[test]
 fn unsafe_code_is_nowhere_but_in_the_foundation() {
-    for name in ["cairn-log", "cairnlog", "cairn-sim", "cairn-cli"] {
+    for name in ["cairn-log", "cairn-stack", "cairnlog", "cairn-sim", "cairn-cli"] {
         none_mentions(&format!("{name}/src"), &["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code)"]);
     }
 }
 
 #[test]
 fn no_library_prints() {
-    for name in ["cairn-io", "cairn-log", "cairnlog", "cairn-sim"] {
+    for name in ["cairn-io", "cairn-log", "cairn-stack", "cairnlog", "cairn-sim"] {
         none_mentions(&format!("{name}/src"), &["println!", "print!(", "dbg!"]);
     }
 }

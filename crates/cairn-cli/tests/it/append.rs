@@ -161,7 +161,7 @@ fn a_second_appender_is_told_that_the_log_is_in_use() {
     let mut first = Appender::start(&["append", &dir, "--ack"]);
     first.write(b"mine\n");
     first.ack();
-    let before = snapshot(&dir);
+    let before = settled(&dir);
     check_error(1, &feed(cairn(&["append", &dir]), b"other\n"), &["in use", &dir]);
     check_error(1, &run(&["truncate", &dir, "--before", "0"]), &["in use", &dir]);
     assert_eq!(snapshot(&dir), before);

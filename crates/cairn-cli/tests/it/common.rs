@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tempfile::TempDir;
 
@@ -125,6 +125,17 @@ pub(crate) fn snapshot(dir: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
     }
     found.insert(PathBuf::new(), (Vec::new(), std::fs::metadata(dir).unwrap().modified().unwrap()));
     found
+}
+
+/// Everything in the directory of a log that is open, once its helper has prepared what is to be written next.
+pub(crate) fn settled(dir: &str) -> BTreeMap<PathBuf, (Vec<u8>, SystemTime)> {
+    loop {
+        let before = snapshot(dir);
+        std::thread::sleep(Duration::from_millis(200));
+        if snapshot(dir) == before {
+            return before;
+        }
+    }
 }
 
 /// The segments' files in order of position.

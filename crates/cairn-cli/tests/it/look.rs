@@ -33,6 +33,7 @@ fn looking_changes_nothing() {
     appender.write(b"one\ntwo\n");
     appender.ack();
     appender.ack();
+    settled(&live);
     check_unchanged(&live);
     assert_eq!(cat(&live), b"one\ntwo\n");
     check(0, appender.end());

@@ -9,12 +9,15 @@
 )]
 
 mod append;
+mod bench;
 mod common;
 mod damage;
+mod doctor;
 mod full_disk;
 mod kills;
 mod look;
 mod signals;
+mod stack;
 mod system_calls;
 mod torture;
 mod truncate;

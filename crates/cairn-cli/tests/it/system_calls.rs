@@ -25,40 +25,73 @@ fn each_record_costs_one_write_and_one_barrier() {
     }
     let acks = text(&check(0, output)).lines().count() as u64;
     assert_eq!(acks, RECORDS);
-    // Between the first and the last acknowledgement lie all but the first record, and nothing of opening and closing.
     let trace = std::fs::read_to_string(&trace).unwrap();
-    let calls: Vec<(&str, &str)> = trace.lines().filter_map(call).collect();
-    let acknowledged = |(name, rest): &(&str, &str)| *name == "write" && rest.starts_with("1<");
-    let first = calls.iter().position(acknowledged).unwrap();
-    let last = calls.iter().rposition(acknowledged).unwrap();
-    let between = &calls[first + 1..last];
-    let on_log = |names: &[&str]| {
-        between.iter().filter(|(name, rest)| names.contains(name) && rest.contains(&dir)).count() as u64
+    let direct = direct_files(&trace);
+    let calls: Vec<Call<'_>> = trace.lines().filter_map(Call::parse).collect();
+    let acknowledges = |call: &Call<'_>| call.name == "write" && call.rest.starts_with("1<");
+    let first = calls.iter().position(acknowledges).unwrap();
+    let last = calls.iter().rposition(acknowledges).unwrap();
+    // Between the first and the last acknowledgement lie all but the first record, and nothing of opening and closing. What other threads
+    // prepare ahead of time delays nobody.
+    let thread = calls[first].thread;
+    let between: Vec<_> = calls[first + 1..last].iter().filter(|call| call.thread == thread).collect();
+    let is_write = |call: &Call<'_>| call.name.contains("write") && call.rest.contains(&dir);
+    // A write past the page cache is its own barrier.
+    let is_barrier = |call: &Call<'_>| {
+        let syncs = ["fsync", "fdatasync", "sync_file_range"].contains(&call.name) && call.rest.contains(&dir);
+        syncs || (is_write(call) && direct.iter().any(|file| call.rest.starts_with(file)))
     };
-    let writes = on_log(&["write", "writev", "pwrite64", "pwritev", "pwritev2"]);
-    let barriers = on_log(&["fsync", "fdatasync", "sync_file_range"]);
-    assert_eq!(writes, RECORDS - 1);
-    assert_eq!(barriers, RECORDS - 1);
+    let count = |is: &dyn Fn(&Call<'_>) -> bool| between.iter().filter(|call| is(call)).count() as u64;
+    assert_eq!((count(&is_write), count(&is_barrier)), (RECORDS - 1, RECORDS - 1));
     // Each acknowledgement comes right after a barrier of its own.
     let mut since = (0, 0);
-    for (name, rest) in between {
-        match *name {
-            "pwritev" | "pwrite64" if rest.contains(&dir) => since.0 += 1,
-            "fdatasync" => since.1 += 1,
-            "write" if rest.starts_with("1<") => {
-                assert_eq!(since, (1, 1));
-                since = (0, 0);
-            }
-            _ => {}
+    for call in &between {
+        if acknowledges(call) {
+            assert_eq!(since, (1, 1));
+            since = (0, 0);
         }
+        since.0 += u64::from(is_write(call));
+        since.1 += u64::from(is_barrier(call));
     }
-    let other = on_log(&["ftruncate", "openat", "read", "pread64", "fallocate", "flock"]);
+    let other = ["ftruncate", "openat", "read", "pread64", "fallocate", "flock"];
+    let other = count(&|call| other.contains(&call.name) && call.rest.contains(&dir));
     assert_eq!(other, 0, "nothing else touches the log");
 }
 
-/// Name and arguments of a call in a trace; `None` for the second half of one that was interrupted, and for signals.
-fn call(line: &str) -> Option<(&str, &str)> {
-    let line = line.split_once(' ')?.1.trim_start();
-    let (name, rest) = line.split_once('(')?;
-    (!name.contains([' ', '<', '+', '-'])).then_some((name, rest))
+/// The descriptors of files that were opened to be written past the page cache, as arguments begin with them: `5<`.
+fn direct_files(trace: &str) -> Vec<String> {
+    let mut opening = std::collections::BTreeSet::new();
+    let mut files = Vec::new();
+    for line in trace.lines() {
+        let Some((thread, call)) = line.split_once(' ') else { continue };
+        if call.contains("openat(") && call.contains("O_DIRECT|") {
+            opening.insert(thread);
+        }
+        // The result may come later, behind what other threads did meanwhile.
+        if call.contains("openat")
+            && let Some((_, result)) = call.rsplit_once(" = ")
+            && opening.remove(thread)
+            && let Some((number, _)) = result.split_once('<')
+        {
+            files.push(format!("{number}<"));
+        }
+    }
+    files
+}
+
+/// A line of a trace.
+struct Call<'a> {
+    thread: &'a str,
+    name: &'a str,
+    /// From the first argument on.
+    rest: &'a str,
+}
+
+impl<'a> Call<'a> {
+    /// `None` for the second half of a call that was interrupted, and for signals.
+    fn parse(line: &'a str) -> Option<Self> {
+        let (thread, call) = line.split_once(' ')?;
+        let (name, rest) = call.trim_start().split_once('(')?;
+        (!name.contains([' ', '<', '+', '-'])).then_some(Call { thread, name, rest })
+    }
 }

@@ -13,6 +13,8 @@ pub(crate) const HOLES: u32 = 1;
 
 const MAGIC: [u8; 8] = *b"CAIRNSTK";
 const KNOWN_FLAGS: u32 = HOLES;
+/// No stack lives to see more commits; so the next number always exists.
+const SEQUENCE_MAX: u64 = u64::MAX >> 1;
 
 /// Magic, version, checksum and uuid keep their places in every version.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned, Clone, Copy)]
@@ -143,6 +145,7 @@ impl Header {
             false => self.body_len <= SLOT_BODY_MAX,
         };
         self.sequence % 2 == slot
+            && self.sequence <= SEQUENCE_MAX
             && self.base_len <= LEN_MAX
             && self.len <= LEN_MAX
             && self.flags & !KNOWN_FLAGS == 0
@@ -216,6 +219,7 @@ mod tests {
         };
         assert!(refused(|_| ()).is_ok());
         assert_eq!(refused(|h| h.sequence = 8), Err(HeaderError::Invalid));
+        assert_eq!(refused(|h| h.sequence = u64::MAX), Err(HeaderError::Invalid));
         assert_eq!(refused(|h| h.len = LEN_MAX + 1), Err(HeaderError::Invalid));
         assert_eq!(refused(|h| h.base_len = u64::MAX), Err(HeaderError::Invalid));
         assert_eq!(refused(|h| h.flags = 2), Err(HeaderError::Invalid));

@@ -12,6 +12,7 @@ mod concurrency;
 mod crash;
 mod faults;
 mod golden;
+mod inspection;
 mod model;
 mod mutations;
 mod program;

@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cairn_sim::SimFs;
-use cairn_stack::{Durability, Error, Options, Stack, Transaction};
+use cairn_stack::{Durability, Error, Inspection, Options, Stack, Transaction};
 
 pub(crate) const PATH: &str = "/stack";
 
@@ -293,8 +293,9 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Opens what a crash left and compares it; whether a stack had to be there depends on what had been acknowledged.
+/// Opens what a crash left and compares it; whether a stack had to be there depends on what had been acknowledged. A look before must show the same.
 pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<(), String> {
+    let seen = look(sim)?;
     let stack = driver
         .options
         .clone()
@@ -302,7 +303,22 @@ pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<
         .open(PATH)
         .map_err(|e| format!("does not open: {}", chain(&e)))?;
     let found = stack.peek(0).map_err(|e| format!("does not read: {}", chain(&e)))?;
+    if seen.is_some_and(|seen| seen != found) {
+        return Err("opening finds what looking does not".into());
+    }
     driver.accepts(point, &found)
+}
+
+/// What a look shows; `None` when there is no stack.
+fn look(sim: &SimFs) -> Result<Option<Vec<u8>>, String> {
+    let said = |e: Error| format!("cannot be looked at: {}", chain(&e));
+    let look = match Inspection::open_on(sim, PATH) {
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        look => look.map_err(said)?,
+    };
+    let mut bytes = vec![0; usize::try_from(look.len()).map_err(|e| e.to_string())?];
+    look.get_into(0, &mut bytes).map_err(said)?;
+    Ok(Some(bytes))
 }
 
 /// What a crash left can be written to, closed, and opened again.
