@@ -16,22 +16,22 @@
 //! 4. After a failure nothing above `durable` is ever acknowledged by this handle, except what a barrier of its own
 //!    can still cover when only a *write* behind it failed. No position at or above the failure is handed out again.
 
-use std::io::IoSlice;
 use std::path::PathBuf;
 
-use cairn_io::gate::{Gate, Lead, Turn};
+use cairn_io::gate::{Gate, Turn};
 use cairn_io::{File, Fs, Store};
 
 use crate::Lsn;
 use crate::error::{Error, Failure, Result};
-use crate::flush::{Flush, Goal};
+use crate::flush::Goal;
 use crate::format::{ALIGN, FrameKind, GROUP_HEADER_LEN, frame_len, restamp_frame, seal_len, write_frame};
+use crate::leading::Leading;
 use crate::mutation::{self, Mutation};
 use crate::options::{Options, Stats};
 use crate::ring::{Filled, Opening, Placed, Ring};
 use crate::state::{Callback, Opened, Pending, Place, State};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
-use crate::sync::{Arc, Event, Listener, Mutex, MutexGuard, PoisonError, Stopwatch, Weak, Word, thread};
+use crate::sync::{Arc, Event, Listener, Mutex, MutexGuard, PoisonError, Weak, Word, thread};
 
 /// Where the segments live.
 #[derive(Clone, Debug)]
@@ -65,7 +65,7 @@ pub(crate) struct Core {
     pub(crate) options: Options,
     pub(crate) home: Home,
     state: Mutex<State>,
-    ring: Ring,
+    pub(crate) ring: Ring,
     pub(crate) gate: Gate,
     /// Notified when whoever led is done, and when the log is thawed.
     pub(crate) progress: Event,
@@ -103,7 +103,7 @@ pub(crate) enum Patience {
 }
 
 /// Why no slot can be opened.
-enum Blocked {
+pub(crate) enum Blocked {
     /// The segment is full.
     Segment,
     /// Space has to be reserved up to this position.
@@ -112,30 +112,6 @@ enum Blocked {
     Ring,
     /// Zeros are being written where the slot would go.
     Zeros,
-}
-
-/// Leads, until it is dropped; then tells everybody who waits for anything else than the gate.
-pub(crate) struct Leading<'a> {
-    core: &'a Core,
-    lead: Option<Lead<'a>>,
-}
-
-impl std::ops::Deref for Leading<'_> {
-    type Target = Core;
-
-    fn deref(&self) -> &Core {
-        self.core
-    }
-}
-
-impl Drop for Leading<'_> {
-    fn drop(&mut self) {
-        if mutation::is(Mutation::LoseWakeUp) {
-            std::mem::forget(self.lead.take());
-        }
-        self.lead = None;
-        self.core.progress.notify(usize::MAX);
-    }
 }
 
 impl Core {
@@ -186,7 +162,7 @@ impl Core {
 
     /// Leads as soon as nobody else does.
     pub(crate) fn claim(&self) -> Leading<'_> {
-        Leading { core: self, lead: Some(self.gate.claim()) }
+        Leading::new(self, self.gate.claim())
     }
 
     /// Stops the writer for good; the first cause stays. What is not written yet never will be. Slots below `syncable` may still become durable.
@@ -208,7 +184,7 @@ impl Core {
     }
 
     /// What the open slot holds, if it holds something.
-    fn open_slot(&self, guard: &Guard<'_>) -> Option<Filled> {
+    pub(crate) fn open_slot(&self, guard: &Guard<'_>) -> Option<Filled> {
         if guard.open { self.ring.open_slot().filter(|open| open.records > 0) } else { None }
     }
 
@@ -290,7 +266,7 @@ impl Core {
             drop(guard);
             let leading = match blocked {
                 Blocked::Ring => match self.gate.wait(oldest) {
-                    Turn::Lead(lead) => Leading { core: self, lead: Some(lead) },
+                    Turn::Lead(lead) => Leading::new(self, lead),
                     Turn::Covered | Turn::Ended => {
                         guard = self.lock();
                         continue;
@@ -362,13 +338,13 @@ impl Core {
     }
 
     /// The unit in which the active segment is best written.
-    fn block(&self, state: &State) -> u64 {
+    pub(crate) fn block(&self, state: &State) -> u64 {
         let block = state.active.store.block_size() as u64;
         if block.is_power_of_two() && block <= BLOCK_MAX { block } else { 1 }
     }
 
     /// Opens a slot with room for `len` bytes of frames. None is open.
-    fn try_open(&self, guard: &mut Guard<'_>, len: usize) -> std::result::Result<(), Blocked> {
+    pub(crate) fn try_open(&self, guard: &mut Guard<'_>, len: usize) -> std::result::Result<(), Blocked> {
         let wanted = GROUP_HEADER_LEN + len;
         if guard.pending.len() + guard.writing >= self.ring.len() {
             return Err(Blocked::Ring);
@@ -445,7 +421,7 @@ impl Core {
                     lead.gather(|| {
                         self.ring.open_slot().map_or(0, |open| if much(&open) { u64::MAX } else { open.records })
                     });
-                    let leading = Leading { core: self, lead: Some(lead) };
+                    let leading = Leading::new(self, lead);
                     let mut guard = self.lock();
                     if self.gate.covered() <= slot && guard.stopped.is_none() {
                         // An error is in the state, where everybody finds it.
@@ -604,7 +580,7 @@ impl Core {
     }
 
     /// Tells those whose callbacks are due, with no lock held.
-    fn settle(&self) {
+    pub(crate) fn settle(&self) {
         let mut guard = self.lock();
         let mut due = Vec::new();
         for (lsn, slot, callback) in std::mem::take(&mut guard.callbacks) {
@@ -700,260 +676,8 @@ impl Core {
     }
 }
 
-/// What only who leads may do.
-impl<'a> Leading<'a> {
-    pub(crate) fn core(&self) -> &'a Core {
-        self.core
-    }
-
-    /// Does I/O without the lock.
-    pub(crate) fn unlocked<R>(&self, guard: Guard<'a>, io: impl FnOnce() -> R) -> (Guard<'a>, R) {
-        drop(guard);
-        let unwinding = Unwinding { core: self.core };
-        let result = io();
-        std::mem::forget(unwinding);
-        (self.core.lock(), result)
-    }
-
-    fn cover(&self, slots: u64) {
-        if let Some(lead) = &self.lead {
-            lead.cover(slots);
-        }
-    }
-
-    /// Stops leading, and tells those whose callbacks are due.
-    pub(crate) fn finish(self, guard: Guard<'a>) {
-        let core = self.core;
-        let callbacks = !guard.callbacks.is_empty();
-        let prepare = core.wants_preparing(&guard);
-        drop(guard);
-        drop(self);
-        if prepare {
-            core.prepare();
-        }
-        if callbacks {
-            core.settle();
-        }
-    }
-
-    /// Reserves space of the active segment up to `end`, and a good piece further if there is that much.
-    pub(crate) fn reserve_space(&self, guard: Guard<'a>, end: u64) -> (Guard<'a>, Result<()>) {
-        let from = guard.reserved;
-        if end <= from {
-            return (guard, Ok(()));
-        }
-        let active = guard.active.clone();
-        let step = match self.home {
-            Home::Directory { .. } => RESERVE.min(self.options.segment_size),
-            Home::Store { .. } => RESERVE,
-        };
-        let further = end.max(from.saturating_add(step));
-        let (mut guard, result) = self.unlocked(guard, || {
-            let reserve = |to: u64| active.store.preallocate(active.offset(from), to - from).map(|()| to);
-            reserve(further).or_else(|_| reserve(end))
-        });
-        match result {
-            Ok(to) => {
-                guard.reserved = guard.reserved.max(to);
-                (guard, Ok(()))
-            }
-            Err(e) => (guard, Err(Error::io("reserve space in", &active.file.path, e))),
-        }
-    }
-
-    /// Writes everything complete, and waits for the slots up to and including `through` to be.
-    pub(crate) fn flush_out(&self, mut guard: Guard<'a>, goal: Goal, through: u64) -> (Guard<'a>, Result<()>) {
-        let core = self.core;
-        if let Some(stop) = &guard.stopped {
-            let cause = stop.cause.clone();
-            return (guard, Err(Error::Poisoned { cause }));
-        }
-        if core.open_slot(&guard).is_some() {
-            core.close_slot(&mut guard, false);
-            if !guard.frozen {
-                // If there is no room for the next one now, the next append sees to it.
-                let _ = core.try_open(&mut guard, frame_len(0));
-            }
-        }
-        let mut groups = Vec::new();
-        while let Some(first) = guard.pending.front().copied() {
-            let slot = first.filled.number;
-            if slot > through && core.ring.slot(slot).is_complete() == Ok(false) {
-                break;
-            }
-            guard.pending.pop_front();
-            groups.push(first);
-        }
-        guard.writing = groups.len();
-        let mark = (guard.flushed.lsn, std::mem::take(&mut guard.mark));
-        let end = groups.last().map_or(guard.flushed, Pending::end);
-        let end = Place { lsn: end.lsn.max(guard.flushed.lsn + mark.1.len() as u64), ..end };
-        let written = groups.last().map_or(guard.written.max(1), |last| last.filled.number + 1);
-        let bytes = end.lsn - guard.flushed.lsn;
-        let flush = Flush {
-            active: guard.active.clone(),
-            goal,
-            mark,
-            groups,
-            unsynced: guard.flushed.lsn > guard.durable,
-            durable: guard.durable,
-            shared: std::mem::take(&mut guard.shared),
-            block: core.block(&guard),
-        };
-        if flush.is_empty() {
-            guard.shared = flush.shared;
-            return (guard, Ok(()));
-        }
-        let (mut guard, result) = self.unlocked(guard, || {
-            let watch = Stopwatch::start();
-            let result = flush.run(&core.ring);
-            if let Some(lead) = self.lead.as_ref().filter(|_| goal == Goal::Durable) {
-                lead.took(watch.elapsed());
-            }
-            result
-        });
-        let shared = match result {
-            Ok(shared) => shared,
-            Err(failure) => {
-                let syncable = (goal == Goal::Flushed).then_some(guard.written);
-                let poisoned = core.stop(&mut guard, failure, syncable);
-                return (guard, Err(poisoned));
-            }
-        };
-        guard.writing = 0;
-        guard.shared = shared;
-        guard.flushed = end;
-        guard.written = written;
-        guard.stats.bytes_written += bytes;
-        guard.prepared.note_flush(bytes, goal == Goal::Durable);
-        if goal == Goal::Durable {
-            guard.durable = end.lsn;
-            guard.stats.barriers += 1;
-            self.cover(written);
-            if mutation::is(Mutation::AcknowledgeReservation) {
-                guard.durable = core.end(&guard).lsn;
-                self.cover(guard.next_slot);
-            }
-        }
-        (guard, Ok(()))
-    }
-
-    /// In a frozen log, all of which is durable: appends a group of the log's own, and makes it durable.
-    pub(crate) fn write_group(&self, guard: Guard<'a>, bytes: &[u8]) -> (Guard<'a>, Result<()>) {
-        let active = guard.active.clone();
-        let offset = active.offset(guard.end.lsn);
-        let (mut guard, result) = self.unlocked(guard, || active.store.write_durable(offset, &[IoSlice::new(bytes)]));
-        match result {
-            Ok(()) => {
-                guard.advance(bytes.len());
-                guard.stats.barriers += 1;
-                (guard, Ok(()))
-            }
-            Err(e) => {
-                let failure = Failure::from(Error::io("write durably to", &active.file.path, e));
-                let poisoned = self.stop(&mut guard, failure, None);
-                (guard, Err(poisoned))
-            }
-        }
-    }
-}
-
 /// How a store is called in messages.
 pub(crate) const STORE_NAME: &str = "the store";
 
-/// While a thread does I/O for all: if it panics, the writer stops and nobody hangs.
-struct Unwinding<'a> {
-    core: &'a Core,
-}
-
-impl Drop for Unwinding<'_> {
-    fn drop(&mut self) {
-        let mut guard = self.core.lock();
-        self.core.stop(&mut guard, Failure::Panicked, None);
-        guard.frozen = false;
-        drop(guard);
-        self.core.settle();
-    }
-}
-
 #[cfg(all(test, not(any(cairn_loom, cairn_shuttle))))]
-mod tests {
-    use std::sync::mpsc;
-    use std::time::Duration;
-
-    use cairn_io::MemStore;
-
-    use super::*;
-
-    fn core() -> Arc<Core> {
-        let store: Arc<dyn Store> = Arc::new(MemStore::new());
-        let options = crate::Log::options().buffer_size(4 << 10);
-        let (opened, _) = crate::single::open(&options, &store).expect("the store is empty");
-        Core::new(options, Home::Store { store }, opened)
-    }
-
-    /// Whether `wait` returns: while nothing else happens, and then after `event`.
-    fn returns(wait: impl FnOnce() + Send, event: impl FnOnce()) -> [bool; 2] {
-        let (done, heard) = mpsc::channel();
-        thread::scope(|scope| {
-            scope.spawn(move || {
-                wait();
-                let _ = done.send(());
-            });
-            let before = heard.recv_timeout(Duration::from_millis(300)).is_ok();
-            event();
-            [before, before || heard.recv_timeout(Duration::from_secs(60)).is_ok()]
-        })
-    }
-
-    /// guards: L38
-    ///
-    /// A record much larger than a buffer is being copied, for as long as it takes: who committed before it does not wait for that, who comes
-    /// behind it does.
-    #[test]
-    fn a_huge_append_keeps_nobody_waiting_who_came_before() {
-        let core = core();
-        let small = core.append(b"before", Patience::Wait).unwrap();
-        let payload = vec![7; 1 << 20];
-        let mut huge = core.place(frame_len(payload.len()), 1, Patience::Wait).unwrap();
-        assert!(huge.slot > small.slot, "it has a slot of its own");
-        assert_eq!(returns(|| core.settled(small).unwrap(), || ()), [true, true]);
-        let behind = core.append(b"behind", Patience::Wait).unwrap();
-        let publish = || {
-            write_frame(&mut huge.part, FrameKind::Record, &payload, huge.lsn, huge.seed);
-            huge.part.publish();
-        };
-        assert_eq!(returns(|| core.settled(behind).unwrap(), publish), [false, true]);
-        let guard = core.lock();
-        assert_eq!((guard.durable, guard.end.seq), (guard.end.lsn, 3));
-        assert_eq!(core.reader_of(&guard).count(), 3);
-    }
-
-    /// guards: L01 L36
-    ///
-    /// A flush waits for what has a place and is not copied yet; if that never will be, everybody hears of it.
-    #[test]
-    fn a_record_that_is_never_copied_stops_the_writer() {
-        let core = core();
-        let placed = core.place(frame_len(10), 1, Patience::Wait).unwrap();
-        let behind = core.append(b"in the same buffer", Patience::Wait).unwrap();
-        let mut outcome = None;
-        assert_eq!(returns(|| outcome = Some(core.settled(behind)), || drop(placed)), [false, true]);
-        assert!(matches!(outcome, Some(Err(Error::InDoubt { .. }))));
-        assert!(matches!(core.append(b"more", Patience::Wait), Err(Error::Poisoned { .. })));
-        assert_eq!(core.lock().durable, 0);
-    }
-
-    /// guards: L01
-    ///
-    /// The zeros ahead are never where a slot is open.
-    #[test]
-    fn slots_keep_out_of_what_is_being_zeroed() {
-        let mut prepared = crate::prepare::Prepared::new(0);
-        assert_eq!(prepared.room(100, 1 << 30, 1000), Some(256 << 10), "so that zeros can follow");
-        prepared.zeroing = Some(5000..9000);
-        assert_eq!(prepared.room(100, 1 << 30, 1000), Some(4900));
-        assert_eq!(prepared.room(4096, 1 << 30, 1000), None);
-        assert_eq!(prepared.room(8000, 1 << 30, 8), None);
-    }
-}
+mod tests;

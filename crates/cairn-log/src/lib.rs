@@ -17,6 +17,7 @@ mod format;
 #[doc(hidden)]
 pub mod fuzzing;
 mod inspect;
+mod leading;
 mod log;
 mod lsn;
 mod mutation;

@@ -4,10 +4,11 @@ use std::path::Path;
 
 use cairn_io::Fs;
 
-use crate::commit::{Core, Guard, Home, Leading, NOTES, RESERVE};
+use crate::commit::{Core, Guard, Home, NOTES, RESERVE};
 use crate::error::{Error, Failure, Result};
 use crate::flush::Goal;
 use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, Superblock, frame_len, push_frame};
+use crate::leading::Leading;
 use crate::mutation::{self, Mutation};
 use crate::options::Options;
 use crate::prepare::PREFILL;

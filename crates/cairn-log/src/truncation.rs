@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use cairn_io::Fs;
 
-use crate::commit::{Core, Guard, Home, Leading, NOTES};
+use crate::commit::{Core, Guard, Home, NOTES};
 use crate::error::{Error, Failure, Result};
 use crate::format::{GROUP_HEADER_LEN, GroupKind};
+use crate::leading::Leading;
 use crate::mutation::{self, Mutation};
 use crate::rotation::start_generation;
 use crate::segment::{self, CreateError};

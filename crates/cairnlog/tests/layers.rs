@@ -111,15 +111,27 @@ fn the_stack_knows_no_log_no_runtime_and_no_file_but_through_the_seams() {
 }
 
 #[test]
+fn the_heap_knows_nothing_below_the_stack() {
+    none_mentions(
+        "cairn-heap/src",
+        &["cairn_log", "cairnlog", "tokio", "async fn", "std::fs", "std::thread", "Instant::now"],
+    );
+    for other in ["cairn-log", "cairnlog", "tokio"] {
+        assert!(!dependencies("cairn-heap").contains(other));
+    }
+    assert!(!dependencies("cairn-stack").contains("cairn-heap"));
+}
+
+#[test]
 fn unsafe_code_is_nowhere_but_in_the_foundation() {
-    for name in ["cairn-log", "cairn-stack", "cairnlog", "cairn-sim", "cairn-cli"] {
+    for name in ["cairn-log", "cairn-stack", "cairn-heap", "cairnlog", "cairn-sim", "cairn-cli"] {
         none_mentions(&format!("{name}/src"), &["unsafe {", "unsafe fn", "unsafe impl", "allow(unsafe_code)"]);
     }
 }
 
 #[test]
 fn no_library_prints() {
-    for name in ["cairn-io", "cairn-log", "cairn-stack", "cairnlog", "cairn-sim"] {
+    for name in ["cairn-io", "cairn-log", "cairn-stack", "cairn-heap", "cairnlog", "cairn-sim"] {
         none_mentions(&format!("{name}/src"), &["println!", "print!(", "dbg!"]);
     }
 }
