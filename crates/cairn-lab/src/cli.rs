@@ -1,8 +1,11 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::SignedDuration;
 
 /// Cuts the power under real file systems and looks what the log remembers
 #[derive(Debug, Parser)]
@@ -16,6 +19,7 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     Run(Run),
     Replay(Replay),
+    SlowDisk(SlowDisk),
     #[command(hide = true)]
     Child(Child),
 }
@@ -41,6 +45,9 @@ pub(crate) struct Run {
     /// What runs on the file system
     #[arg(long, value_enum, value_delimiter = ',', default_value = "tool,library")]
     pub(crate) workload: Vec<Workload>,
+    /// Have the log write this way, with the library only, and fail where it does not [default: as it chooses]
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
     /// States to check of each recorded workload
     #[arg(long, value_name = "N", default_value_t = 1500)]
     pub(crate) states_per_round: u64,
@@ -74,6 +81,30 @@ pub(crate) struct Replay {
     pub(crate) require: bool,
 }
 
+/// Run a command on a file system whose device takes long to flush
+///
+/// Flushes alone take that time: also those of O_DSYNC writes, since the device has no FUA. The device is there for the command only, and
+/// for nothing that is to be kept.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Example: cairn-lab slow-disk --flush-latency 1ms -- cairn-bench run --dir {}")]
+pub(crate) struct SlowDisk {
+    /// The file system
+    #[arg(long, value_enum, default_value = "ext4")]
+    pub(crate) fs: FileSystem,
+    /// How long a flush takes, such as 100us or 5ms
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) flush_latency: Duration,
+    /// Size of the device, such as 8GiB
+    #[arg(long, value_name = "SIZE", default_value = "8GiB")]
+    pub(crate) size: ByteSize,
+    /// Where its sparse file is held; it is never synced
+    #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
+    pub(crate) scratch: PathBuf,
+    /// The command, its words `{}` replaced by the place where the file system is mounted; it has no standard input
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    pub(crate) command: Vec<String>,
+}
+
 /// Runs the library's workload; events go to standard output, one per line
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Child {
@@ -91,6 +122,13 @@ pub(crate) struct Child {
     /// Barriers do nothing
     #[arg(long, value_enum)]
     pub(crate) control: Option<Control>,
+    /// How the log writes
+    #[arg(long, value_enum)]
+    pub(crate) backend: Option<Backend>,
+}
+
+fn duration(text: &str) -> Result<Duration, jiff::Error> {
+    Duration::try_from(text.parse::<SignedDuration>()?)
 }
 
 /// Which barriers do nothing.
@@ -100,6 +138,18 @@ pub(crate) enum Control {
     All,
     /// Every eighth; with the library only
     Some,
+}
+
+/// How the log writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[cfg_attr(target_os = "linux", derive(serde::Serialize, serde::Deserialize))]
+pub(crate) enum Backend {
+    /// Through the page cache, then a barrier
+    Buffered,
+    /// Past the page cache, each write its own barrier
+    Direct,
+    /// As direct, through an io_uring; needs the feature `io-uring`
+    IoUring,
 }
 
 /// A file system to cut the power under.
@@ -129,7 +179,7 @@ impl Cli {
         match &self.command {
             Command::Run(run) => run.require,
             Command::Replay(replay) => replay.require,
-            Command::Child(_) => true,
+            Command::SlowDisk(_) | Command::Child(_) => true,
         }
     }
 }

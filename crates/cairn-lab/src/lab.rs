@@ -1,5 +1,6 @@
 //! The laboratory: what is needed for it, and who does what.
 
+mod backend;
 mod barrierless;
 mod campaign;
 mod case;
@@ -12,6 +13,8 @@ mod image;
 mod needs;
 mod recorder;
 mod round;
+mod served;
+mod slow_disk;
 mod trace;
 mod workload;
 
@@ -26,6 +29,10 @@ pub(crate) fn main(cli: Cli) -> ExitCode {
         Command::Run(run) => match needs::missing(&run.fs, &run.scratch) {
             Some(missing) => Ok(skip(&missing, run.require)),
             None => campaign::run(&run),
+        },
+        Command::SlowDisk(disk) => match needs::missing(&[disk.fs], &disk.scratch) {
+            Some(missing) => Err(anyhow::anyhow!(missing)),
+            None => slow_disk::run(&disk),
         },
         Command::Replay(replay) => match needs::missing(&[], &replay.scratch) {
             Some(missing) => Ok(skip(&missing, replay.require)),

@@ -1,26 +1,37 @@
 //! The control: the real file system without its barriers, or without some of them.
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use cairn_io::{Access, File, Fs, NativeFs};
+use cairn_io::{Access, Backend, File, Fs};
+use rustix::fs::OFlags;
+use rustix::io::pwritev;
 
 use crate::cli::Control;
 
 /// In the sparing control one barrier of so many does nothing.
 const SPARING: u64 = 8;
 
-/// As [`NativeFs`], but barriers return at once and say Ok: all of them, or some.
+/// As the file system it is made of, but barriers return at once and say Ok: all of them, or some.
 #[derive(Debug)]
-pub(crate) struct Barrierless(Arc<Missing>);
+pub(crate) struct Barrierless {
+    fs: Arc<dyn Fs>,
+    missing: Arc<Missing>,
+}
 
 impl Barrierless {
-    pub(crate) fn new(control: Control) -> Self {
-        Barrierless(Arc::new(Missing { control, asked: AtomicU64::new(0) }))
+    pub(crate) fn new(fs: Arc<dyn Fs>, control: Control) -> Self {
+        Barrierless { fs, missing: Arc::new(Missing { control, asked: AtomicU64::new(0) }) }
+    }
+
+    fn file(&self, file: Arc<dyn File>, without_barrier: Option<std::fs::File>) -> Arc<dyn File> {
+        Arc::new(BarrierlessFile { file, without_barrier, missing: self.missing.clone() })
     }
 }
 
@@ -39,50 +50,54 @@ impl Missing {
 
 impl Fs for Barrierless {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(BarrierlessFile { file: NativeFs.open(path, access)?, missing: self.0.clone() }))
+        Ok(self.file(self.fs.open(path, access)?, None))
     }
 
-    /// No: such a write is a barrier of its own, which nothing here could leave out.
-    fn open_direct(&self, _: &Path) -> io::Result<Arc<dyn File>> {
-        Err(io::ErrorKind::Unsupported.into())
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        let file = self.fs.open_direct(path)?;
+        let flags = OFlags::DIRECT.bits().cast_signed();
+        let without_barrier = OpenOptions::new().write(true).custom_flags(flags).open(path)?;
+        Ok(self.file(file, Some(without_barrier)))
     }
 
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        Ok(Arc::new(BarrierlessFile { file: NativeFs.create_new(path)?, missing: self.0.clone() }))
+        Ok(self.file(self.fs.create_new(path)?, None))
     }
 
     fn create_dir(&self, path: &Path) -> io::Result<()> {
-        NativeFs.create_dir(path)
+        self.fs.create_dir(path)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        NativeFs.rename(from, to)
+        self.fs.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        NativeFs.remove(path)
+        self.fs.remove(path)
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        NativeFs.list(dir)
+        self.fs.list(dir)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        if self.0.next() { Ok(()) } else { NativeFs.sync_dir(dir) }
+        if self.missing.next() { Ok(()) } else { self.fs.sync_dir(dir) }
     }
 
     fn now(&self) -> SystemTime {
-        NativeFs.now()
+        self.fs.now()
     }
 
     fn random(&self) -> io::Result<[u8; 16]> {
-        NativeFs.random()
+        self.fs.random()
     }
 }
 
 #[derive(Debug)]
 struct BarrierlessFile {
     file: Arc<dyn File>,
+    /// The file again, of a handle whose writes are barriers: past the page cache, too, but into the device's cache.
+    without_barrier: Option<std::fs::File>,
     missing: Arc<Missing>,
 }
 
@@ -92,7 +107,18 @@ impl File for BarrierlessFile {
     }
 
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        self.file.write_at(offset, slices)
+        match &self.without_barrier {
+            Some(file) if self.missing.next() => Ok(pwritev(file, slices, offset)?),
+            _ => self.file.write_at(offset, slices),
+        }
+    }
+
+    fn block_size(&self) -> usize {
+        self.file.block_size()
+    }
+
+    fn backend(&self) -> Backend {
+        self.file.backend()
     }
 
     fn len(&self) -> io::Result<u64> {

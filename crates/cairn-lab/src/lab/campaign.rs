@@ -41,6 +41,15 @@ pub(crate) fn run(run: &Run) -> Result<bool> {
     Ok(good)
 }
 
+/// Set from now on when the user wants to end.
+pub(crate) fn interruption() -> Result<Arc<AtomicBool>> {
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        signal_hook::flag::register(signal, interrupted.clone())?;
+    }
+    Ok(interrupted)
+}
+
 fn print_facts(run: &Run) -> Result<()> {
     let kernel = rustix::system::uname();
     let release = kernel.release().to_string_lossy().into_owned();
@@ -83,6 +92,10 @@ impl<'a> Campaign<'a> {
     fn new(run: &'a Run) -> Result<Self> {
         let mut workloads = run.workload.clone();
         let preload = run.control.and_then(barrier_remover);
+        if run.backend.is_some() && workloads.contains(&Workload::Tool) {
+            println!("the `cairn` command writes as it chooses: this runs with the library");
+            workloads = vec![Workload::Library];
+        }
         if run.control.is_some() && preload.is_none() && workloads.contains(&Workload::Tool) {
             if run.control == Some(Control::All) {
                 println!("no libeatmydata here: the control runs with the library, not with the tool");
@@ -100,11 +113,7 @@ impl<'a> Campaign<'a> {
                 cairn.display()
             );
         }
-        let interrupted = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM, SIGHUP] {
-            signal_hook::flag::register(signal, interrupted.clone())?;
-        }
-        Ok(Campaign { run, cairn, workloads, preload, interrupted })
+        Ok(Campaign { run, cairn, workloads, preload, interrupted: interruption()? })
     }
 
     fn run_on(&self, fs: FileSystem) -> Result<bool> {
@@ -155,7 +164,7 @@ impl<'a> Campaign<'a> {
     }
 
     fn work(&self, fs: FileSystem, shared: &Shared) -> Result<()> {
-        let bench = Bench::new(fs, &self.run.scratch)?;
+        let bench = Bench::new(fs, self.run.backend, &self.run.scratch)?;
         let (mut survivor, mut depth) = (None, 0);
         while self.goes_on(shared) {
             let nth = shared.rounds.fetch_add(1, Ordering::Relaxed);
@@ -174,6 +183,7 @@ impl<'a> Campaign<'a> {
             // Only the library tells what it found when it opened what survived.
             workload: if nested { Workload::Library } else { self.workloads[nth as usize % self.workloads.len()] },
             control: self.run.control,
+            backend: self.run.backend,
             cairn: self.cairn.clone(),
             preload: self.preload.clone(),
             interrupted: self.interrupted.clone(),

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::check::{Bench, Verdict};
 use super::history::History;
 use super::image::Image;
-use crate::cli::FileSystem;
+use crate::cli::{Backend, FileSystem};
 
 const CASE: &str = "case.json";
 const IMAGE: &str = "image";
@@ -19,6 +19,8 @@ const IMAGE: &str = "image";
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Case {
     pub(crate) fs: FileSystem,
+    /// How the log was to write.
+    pub(crate) backend: Option<Backend>,
     pub(crate) seed: u64,
     /// Operations recorded when the power failed.
     pub(crate) cut_at: usize,
@@ -72,7 +74,7 @@ impl Case {
 pub(crate) fn replay(folder: &Path, scratch: &Path) -> Result<Verdict> {
     let case = Case::load(folder)?;
     println!("{}", case.describe());
-    let bench = Bench::new(case.fs, scratch)?;
+    let bench = Bench::new(case.fs, case.backend, scratch)?;
     case.image.context("no image")?.restore(&bench.image)?;
     bench.check(&case.history, case.cut_at, true)
 }

@@ -6,12 +6,13 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use cairn_log::{Error, Log, Reader};
+use cairn_log::{Error, Log, Options, Reader};
 use tempfile::TempDir;
 
+use super::backend;
 use super::device::{Loop, Mounted};
 use super::history::{Found, History, identify};
-use crate::cli::FileSystem;
+use crate::cli::{Backend, FileSystem};
 
 /// Where the log is in its file system.
 pub(crate) const LOG: &str = "log";
@@ -33,6 +34,7 @@ pub(crate) enum Verdict {
 #[derive(Debug)]
 pub(crate) struct Bench {
     pub(crate) fs: FileSystem,
+    pub(crate) backend: Option<Backend>,
     pub(crate) image: File,
     device: Loop,
     // Last, so that it is removed when nothing uses it any more.
@@ -40,7 +42,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    pub(crate) fn new(fs: FileSystem, scratch: &Path) -> Result<Self> {
+    pub(crate) fn new(fs: FileSystem, backend: Option<Backend>, scratch: &Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("cairn-lab-").tempdir_in(scratch)?;
         for name in ["mount", "fuse"] {
             std::fs::create_dir(folder.path().join(name))?;
@@ -48,7 +50,7 @@ impl Bench {
         let path = folder.path().join("image");
         let image = File::options().read(true).write(true).create_new(true).open(&path)?;
         image.set_len(fs.device_len())?;
-        Ok(Bench { fs, image, device: Loop::cached(&path)?, folder })
+        Ok(Bench { fs, backend, image, device: Loop::cached(&path)?, folder })
     }
 
     pub(crate) fn mount_point(&self) -> PathBuf {
@@ -72,59 +74,69 @@ impl Bench {
             Ok(mounted) => mounted,
             Err(errno) => return Ok(Verdict::Unmountable(errno.to_string())),
         };
-        let verdict = judge(&mount_point.join(LOG), history, cut_at, goes_on);
+        let verdict = self.judge(&mount_point.join(LOG), history, cut_at, goes_on);
         mounted.unmount()?;
-        Ok(verdict)
+        verdict
+    }
+
+    fn judge(&self, dir: &Path, history: &History, cut_at: usize, goes_on: bool) -> Result<Verdict> {
+        let options = backend::options(self.backend, None)?;
+        let seen = match look(&options, dir, history.salt(), goes_on) {
+            Ok(seen) => seen,
+            Err(error) => {
+                let own = error.chain().any(FileSystem::is_own_damage);
+                let message = format!("{error:#}");
+                return Ok(if own { Verdict::Damaged(message) } else { Verdict::Violation(message) });
+            }
+        };
+        backend::ensure_used(seen.backend, self.backend)?;
+        Ok(match history.check(cut_at, &seen.found) {
+            Err(complaint) => Verdict::Violation(complaint),
+            Ok(()) if seen.again.is_some_and(|again| again != seen.found) => {
+                Verdict::Violation("opened twice, found two things".into())
+            }
+            Ok(()) => Verdict::Sound,
+        })
     }
 }
 
-fn judge(dir: &Path, history: &History, cut_at: usize, goes_on: bool) -> Verdict {
-    let result = look(dir, history.salt(), goes_on);
-    let (found, again) = match result {
-        Ok(found) => found,
-        Err(error) => {
-            let own = error.chain().any(FileSystem::is_own_damage);
-            let message = format!("{error:#}");
-            return if own { Verdict::Damaged(message) } else { Verdict::Violation(message) };
-        }
-    };
-    match history.check(cut_at, &found) {
-        Err(complaint) => Verdict::Violation(complaint),
-        Ok(()) if again.is_some_and(|again| again != found) => {
-            Verdict::Violation("opened twice, found two things".into())
-        }
-        Ok(()) => Verdict::Sound,
-    }
+/// What a log showed of itself.
+struct Seen {
+    found: Vec<Found>,
+    /// After something more was committed, without that.
+    again: Option<Vec<Found>>,
+    backend: cairn_io::Backend,
 }
 
-/// What the log holds; also after something more was committed, without that, if `goes_on`.
-fn look(dir: &Path, salt: u64, goes_on: bool) -> Result<(Vec<Found>, Option<Vec<Found>>)> {
-    let log = open(dir)?;
+/// What the log holds; also after something more was committed, if `goes_on`.
+fn look(options: &Options, dir: &Path, salt: u64, goes_on: bool) -> Result<Seen> {
+    let log = open(options, dir)?;
     let found = records_of(log.reader(log.head_lsn())?, salt)?;
     if !goes_on {
-        return Ok((found, None));
+        return Ok(Seen { found, again: None, backend: log.backend() });
     }
     let lsn = log.commit(b"after the cut")?;
+    let backend = log.backend();
     log.close().context("cannot close")?;
-    let log = open(dir).context("for the second time")?;
+    let log = open(options, dir).context("for the second time")?;
     let mut again = records_of(log.reader(log.head_lsn())?, salt)?;
     let last = again.pop().context("the record committed after the cut is gone")?;
     anyhow::ensure!(
         last.lsn == lsn.0 && last.id.is_none(),
         "another record is where one was committed after the cut: {last:?}"
     );
-    Ok((found, Some(again)))
+    Ok(Seen { found, again: Some(again), backend })
 }
 
-fn open(dir: &Path) -> Result<Log> {
+fn open(options: &Options, dir: &Path) -> Result<Log> {
     for _ in 0..500 {
-        match Log::open(dir) {
+        match options.clone().open(dir) {
             // A command that another thread is just starting shares the lock for a moment.
             Err(Error::Locked { .. }) => thread::sleep(Duration::from_millis(1)),
             result => return result.context("cannot open the log"),
         }
     }
-    Log::open(dir).context("cannot open the log")
+    options.clone().open(dir).context("cannot open the log")
 }
 
 /// Everything a reader returns.

@@ -3,7 +3,7 @@
 use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use anyhow::{Context as _, Result, bail};
@@ -11,17 +11,17 @@ use cairn_log::{Log, Lsn};
 use fastrand::Rng;
 use serde::{Deserialize, Serialize};
 
-use super::barrierless::Barrierless;
+use super::backend;
 use super::history::{Cut, identify, payload};
-use crate::cli::{Child, Control};
+use crate::cli::{Backend, Child, Control};
 
 const PHASES: usize = 14;
 
 /// What a workload tells the laboratory.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
-    /// The log was opened for the first time, and these records, as LSN and id, are in it.
-    Opened { first_seq: u64, records: Vec<(u64, u64)> },
+    /// The log was opened for the first time, writes this way, and these records, as LSN and id, are in it.
+    Opened { backend: String, first_seq: u64, records: Vec<(u64, u64)> },
     /// Records, as LSN and id, are durable.
     Durable { records: Vec<(u64, u64)>, batch: bool },
     /// A truncation is to begin.
@@ -46,6 +46,7 @@ pub(crate) fn run(child: Child) -> Result<()> {
         dir: child.dir,
         salt: child.salt,
         control: child.control,
+        backend: child.backend,
         next_id: AtomicU64::new(child.first_id),
         live: Mutex::default(),
         talk: Mutex::new(Rng::with_seed(child.seed ^ 1)),
@@ -54,6 +55,7 @@ pub(crate) fn run(child: Child) -> Result<()> {
     workload.tell_opened(&log)?;
     for _ in 0..PHASES {
         workload.write_at_once(&log, &mut rng)?;
+        backend::ensure_used(log.backend(), workload.backend)?;
         match rng.u8(..10) {
             0..2 => workload.truncate(&log, &mut rng, Cut::Before)?,
             2..5 => workload.truncate(&log, &mut rng, Cut::After)?,
@@ -75,6 +77,7 @@ struct Workload {
     dir: PathBuf,
     salt: u64,
     control: Option<Control>,
+    backend: Option<Backend>,
     segment_size: u64,
     buffer_size: usize,
     next_id: AtomicU64,
@@ -86,18 +89,18 @@ struct Workload {
 
 impl Workload {
     fn open(&self) -> Result<Log> {
-        let mut options = Log::options().segment_size(self.segment_size).buffer_size(self.buffer_size);
-        if let Some(control) = self.control {
-            options = options.fs(Arc::new(Barrierless::new(control)));
-        }
-        options.open(&self.dir).context("cannot open the log")
+        let options = backend::options(self.backend, self.control)?;
+        let options = options.segment_size(self.segment_size).buffer_size(self.buffer_size);
+        let log = options.open(&self.dir).context("cannot open the log")?;
+        backend::ensure_used(log.backend(), self.backend)?;
+        Ok(log)
     }
 
     fn tell_opened(&self, log: &Log) -> Result<()> {
         let records = self.records_from(log, log.head_lsn())?;
         let first_seq = log.next_seq().0 - records.len() as u64;
         self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(records.iter().map(|(lsn, _)| lsn));
-        self.tell(Event::Opened { first_seq, records }, true)
+        self.tell(Event::Opened { backend: log.backend().to_string(), first_seq, records }, true)
     }
 
     fn write_at_once(&self, log: &Log, rng: &mut Rng) -> Result<()> {
@@ -226,5 +229,22 @@ impl Workload {
             bail!("nobody answers");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_fails_where_the_log_falls_back() {
+        // A file system in memory, which has no direct writes.
+        let Ok(dir) = tempfile::tempdir_in("/dev/shm") else {
+            eprintln!("SKIPPED: no /dev/shm");
+            return;
+        };
+        let (dir, backend) = (dir.path().join("log"), Some(Backend::Direct));
+        let error = run(Child { dir, seed: 1, salt: 1, first_id: 0, control: None, backend }).unwrap_err();
+        assert_eq!(error.to_string(), "the log was to write direct, and writes buffered");
     }
 }

@@ -93,15 +93,14 @@ impl<'a> Mounted<'a> {
 
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
-        if let Some(at) = self.at.take()
-            && unmount_patiently(at).is_err()
-        {
-            let _ = unmount(at, UnmountFlags::DETACH);
+        if let Some(at) = self.at.take() {
+            let _ = unmount_patiently(at);
         }
     }
 }
 
-/// Unmounts. Another thread may just be starting a command, which for a moment has all of our files open.
+/// Unmounts. Another thread may just be starting a command, which for a moment has all of our files open; where somebody stays, the name goes
+/// at once, and the rest with the last user.
 pub(crate) fn unmount_patiently(at: &Path) -> Result<()> {
     for _ in 0..2000 {
         match unmount(at, UnmountFlags::empty()) {
@@ -109,5 +108,6 @@ pub(crate) fn unmount_patiently(at: &Path) -> Result<()> {
             result => return result.with_context(|| format!("cannot unmount {}", at.display())),
         }
     }
+    unmount(at, UnmountFlags::DETACH)?;
     bail!("{} stays busy", at.display())
 }

@@ -16,7 +16,7 @@ use super::image::Image;
 use super::recorder::Recorder;
 use super::trace::{Fate, Trace, choose_fates, describe};
 use super::workload;
-use crate::cli::{Control, Workload};
+use crate::cli::{Backend, Control, Workload};
 
 /// In every so many states the log is also written to.
 const GOES_ON_EVERY: u64 = 8;
@@ -27,6 +27,7 @@ pub(crate) struct Plan {
     pub(crate) seed: u64,
     pub(crate) workload: Workload,
     pub(crate) control: Option<Control>,
+    pub(crate) backend: Option<Backend>,
     /// The `cairn` command.
     pub(crate) cairn: PathBuf,
     /// Takes its barriers away.
@@ -39,6 +40,8 @@ pub(crate) struct Plan {
 #[derive(Debug)]
 pub(crate) struct Recorded {
     plan: Plan,
+    /// How the log wrote, where that was told.
+    used: Option<String>,
     trace: Trace,
     history: History,
 }
@@ -58,8 +61,8 @@ pub(crate) fn record(bench: &Bench, plan: Plan, survivor: Option<Survivor>) -> R
         Some(survivor) => (survivor.image, History::after(survivor.history, survivor.cut_at)),
     };
     let recorder = Recorder::serve(image, &bench.fuse_mount_point())?;
-    let history = run(bench, &plan, &recorder, history)?;
-    Ok(Recorded { plan, trace: recorder.finish()?, history })
+    let (history, used) = run(bench, &plan, &recorder, history)?;
+    Ok(Recorded { plan, used, trace: recorder.finish()?, history })
 }
 
 fn make(bench: &Bench) -> Result<Image> {
@@ -72,25 +75,29 @@ fn make(bench: &Bench) -> Result<Image> {
     Ok(image)
 }
 
-fn run(bench: &Bench, plan: &Plan, recorder: &Recorder, history: History) -> Result<History> {
+fn run(bench: &Bench, plan: &Plan, recorder: &Recorder, history: History) -> Result<(History, Option<String>)> {
     let device = Loop::direct(&recorder.file())?;
     let mount_point = bench.mount_point();
     let mounted = Mounted::new(bench.fs, &device, &mount_point).context("cannot mount what is to be recorded")?;
     let dir = mount_point.join(LOG);
-    let history = match plan.workload {
-        Workload::Tool => workload::tool(recorder, &dir, plan, history),
-        Workload::Library => workload::library(recorder, &dir, plan, history),
-    }?;
+    let done = match plan.workload {
+        Workload::Tool => (workload::tool(recorder, &dir, plan, history)?, None),
+        Workload::Library => {
+            let (history, used) = workload::library(recorder, &dir, plan, history)?;
+            (history, Some(used))
+        }
+    };
     mounted.unmount()?;
-    Ok(history)
+    Ok(done)
 }
 
 impl Recorded {
     pub(crate) fn summary(&self) -> String {
         let windows = self.trace.windows().len();
         let acknowledged = self.history.acknowledged(self.trace.ops.len());
+        let used = self.used.as_deref().map(|used| format!(", {used}")).unwrap_or_default();
         format!(
-            "{:?} {}: {} operations, {windows} windows, {acknowledged} records at the end",
+            "{:?} {}{used}: {} operations, {windows} windows, {acknowledged} records at the end",
             self.plan.workload,
             self.plan.seed,
             self.trace.ops.len()
@@ -129,6 +136,7 @@ impl Recorded {
                     survivors(&writes, &fates).for_each(|(offset, bytes)| image.write(offset, bytes));
                     Case {
                         fs: bench.fs,
+                        backend: bench.backend,
                         seed: self.plan.seed,
                         cut_at: window.end,
                         window: window.clone(),

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use cairn_log::Inspection;
+use clap::ValueEnum;
 use fastrand::Rng;
 
 use super::check::records_of;
@@ -18,30 +19,26 @@ use super::device::succeed;
 use super::history::{Cut, History, payload};
 use super::recorder::Recorder;
 use super::round::Plan;
-use crate::cli::Control;
 
 const TOOL_SESSIONS: usize = 7;
 /// A process of a workload that runs longer hangs.
 const WORKLOAD_TIME_MAX: Duration = Duration::from_secs(120);
 
-/// The workload of several threads, with the library.
-pub(crate) fn library(recorder: &Recorder, dir: &Path, plan: &Plan, mut history: History) -> Result<History> {
+/// The workload of several threads, with the library. Also tells how the log wrote.
+pub(crate) fn library(recorder: &Recorder, dir: &Path, plan: &Plan, mut history: History) -> Result<(History, String)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("child").arg(dir).arg(format!("--seed={}", plan.seed));
     command.arg(format!("--salt={}", history.salt())).arg(format!("--first-id={}", history.next_id()));
-    match plan.control {
-        Some(Control::All) => command.arg("--control=all"),
-        Some(Control::Some) => command.arg("--control=some"),
-        None => &mut command,
-    };
+    command.args(option("control", plan.control)).args(option("backend", plan.backend));
     let mut process = Piped::start(&mut command, &plan.interrupted)?;
-    let mut line = String::new();
+    let (mut line, mut used) = (String::new(), String::new());
     while process.output.read_line(&mut line)? > 0 {
         // Stamped before anything is answered: the workload has not begun what it announces.
         let stamp = recorder.op_count();
         let message: Message = serde_json::from_str(&line)?;
         match message.event {
-            Event::Opened { first_seq, records } => {
+            Event::Opened { backend, first_seq, records } => {
+                used = backend;
                 history
                     .opened(stamp, first_seq, &records)
                     .map_err(|complaint| anyhow!("opened in place: {complaint}"))?;
@@ -57,7 +54,12 @@ pub(crate) fn library(recorder: &Recorder, dir: &Path, plan: &Plan, mut history:
     }
     process.end()?;
     history.finish();
-    Ok(history)
+    Ok((history, used))
+}
+
+/// An option of our own command line, if it has a value.
+fn option(name: &str, value: Option<impl ValueEnum>) -> Option<String> {
+    Some(format!("--{name}={}", value?.to_possible_value()?.get_name()))
 }
 
 /// The `cairn` command: appends, ends well or is killed, truncates, and again.
