@@ -24,7 +24,7 @@ use cairn_io::{File, Fs, Store};
 use crate::Lsn;
 use crate::error::{Error, Failure, Result};
 use crate::flush::Goal;
-use crate::format::{ALIGN, FrameKind, GROUP_HEADER_LEN, frame_len, restamp_frame, seal_len, write_frame};
+use crate::format::{ALIGN, FrameKind, GROUP_HEADER_LEN, frame_len, seal_len, write_frame};
 use crate::leading::Leading;
 use crate::mutation::{self, Mutation};
 use crate::options::{Options, Stats};
@@ -203,17 +203,25 @@ impl Core {
     }
 
     /// Appends several records into one group, which recovery keeps or drops as a whole. Returns where the first one went, and where the last one starts.
-    pub(crate) fn append_batch(&self, frames: &[u8], count: u64) -> Result<(Appended, Lsn)> {
-        if frames.len() > GROUP_MAX {
-            return Err(Error::TooLarge { len: frames.len() as u64, max: GROUP_MAX as u64 });
+    pub(crate) fn append_batch(&self, payloads: &[&[u8]]) -> Result<(Appended, Lsn)> {
+        let max = self.options.max_record_size;
+        let mut len = 0usize;
+        for payload in payloads {
+            if payload.len() as u64 > max {
+                return Err(Error::TooLarge { len: payload.len() as u64, max });
+            }
+            len = len.saturating_add(frame_len(payload.len()));
         }
-        let mut placed = self.place(frames.len(), count, Patience::Wait)?;
-        let part = &mut placed.part;
-        part.copy_from_slice(frames);
-        let (mut at, mut last) = (0, placed.lsn);
-        while at < frames.len() {
-            last = placed.lsn + at as u64;
-            at += restamp_frame(&mut part[at..], last, placed.seed).expect("frames were just encoded");
+        if len > GROUP_MAX {
+            return Err(Error::TooLarge { len: len as u64, max: GROUP_MAX as u64 });
+        }
+        let mut placed = self.place(len, payloads.len() as u64, Patience::Wait)?;
+        let mut rest = &mut placed.part[..];
+        let (mut next, mut last) = (placed.lsn, placed.lsn);
+        for payload in payloads {
+            let (frame, behind) = rest.split_at_mut(frame_len(payload.len()));
+            write_frame(frame, FrameKind::Record, payload, next, placed.seed);
+            (last, next, rest) = (next, next + frame.len() as u64, behind);
         }
         placed.part.publish();
         Ok((Appended { lsn: Lsn(placed.lsn), seq: placed.seq, slot: placed.slot }, Lsn(last)))
@@ -222,7 +230,13 @@ impl Core {
     fn place(&self, len: usize, records: u64, patience: Patience) -> Result<Placed<'_>> {
         match self.ring.place(len, records) {
             Some(placed) => Ok(placed),
-            None => self.make_room(len, records, patience),
+            None => loop {
+                match self.make_room(len, records, patience) {
+                    // What is kept of dropped segments is space, too.
+                    Err(Error::Full { .. }) if self.remove_dropped() => {}
+                    made => return made,
+                }
+            },
         }
     }
 
@@ -628,7 +642,7 @@ impl Core {
             // The committer catches what callbacks do; a panic of its own is in the state already.
             let _ = thread.join();
         }
-        self.drop_spare();
+        self.drop_spares();
         self.lock().ended = true;
         self.progress.notify(usize::MAX);
     }

@@ -55,9 +55,12 @@ impl Flush {
             store.write_at(self.active.offset(at), &mark).map_err(failed("write to"))?;
         }
         let mut images = Vec::with_capacity(self.groups.len());
-        for group in std::mem::take(&mut self.groups) {
+        let mut groups = std::mem::take(&mut self.groups).into_iter().peekable();
+        while let Some(group) = groups.next() {
             let contents = ring.slot(group.filled.number).contents().map_err(|_| Failure::Panicked)?;
-            images.push(self.complete(group, contents).map_err(failed("read from"))?);
+            // Behind the last one only: the others have a group behind them.
+            let zeros = if groups.peek().is_none() { self.active.zeros_behind(group.end().lsn) } else { 0 };
+            images.push(self.complete(group, contents, zeros).map_err(failed("read from"))?);
         }
         // One combined call covers what it writes and nothing else: only right when all the rest is durable.
         if self.goal == Goal::Durable && (!self.unsynced || mutation::is(Mutation::CombineUnsynced)) {
@@ -85,8 +88,8 @@ impl Flush {
     }
 
     /// Puts around the frames what makes them a group on disk: the header, the bytes of the first block that belong to the group before, and
-    /// zeros up to the end of the last block.
-    fn complete<'a>(&mut self, group: Pending, mut contents: Contents<'a>) -> std::io::Result<Image<'a>> {
+    /// zeros up to the end of the last block, at least so many of them.
+    fn complete<'a>(&mut self, group: Pending, mut contents: Contents<'a>, zeros: usize) -> std::io::Result<Image<'a>> {
         let Pending { filled, padding } = group;
         let offset = self.active.offset(filled.lsn);
         let count = |n: u64| usize::try_from(n).expect("a group is in memory");
@@ -111,11 +114,13 @@ impl Flush {
         contents[shared..shared + GROUP_HEADER_LEN].copy_from_slice(&header.encode(self.active.log_seed()));
         let end = shared + count(len);
         let padded = end.next_multiple_of(count(self.block));
+        let zeros_end = end + count(padding) + zeros;
+        let padded = padded.max(zeros_end);
         contents[end..padded].fill(0);
         let end = end + count(padding);
         let boundary = end - end % count(self.block);
         self.shared = Shared { offset: offset + (end - shared) as u64, bytes: contents[boundary..end].to_vec() };
-        Ok(Image { contents, offset, shared, end, padded })
+        Ok(Image { contents, offset, shared, end, zeros_end, padded })
     }
 
     /// The bug of this name.
@@ -139,13 +144,15 @@ struct Image<'a> {
     shared: usize,
     /// Where it ends, padding included.
     end: usize,
-    /// Where its last block ends.
+    /// Where the zeros that it needs behind it end.
+    zeros_end: usize,
+    /// Where its last block ends, those zeros included.
     padded: usize,
 }
 
 impl Image<'_> {
     fn group(&self) -> &[u8] {
-        &self.contents[self.shared..self.end]
+        &self.contents[self.shared..self.zeros_end]
     }
 
     /// Whole blocks, from the one in which the group starts.

@@ -7,7 +7,7 @@ use cairn_io::gate::Lead;
 use crate::commit::{Core, Guard, Home, RESERVE};
 use crate::error::{Error, Failure, Result};
 use crate::flush::{Flush, Goal};
-use crate::format::frame_len;
+use crate::format::{SECTOR_LEN, frame_len};
 use crate::mutation::{self, Mutation};
 use crate::state::{Pending, Place};
 use crate::sync::Stopwatch;
@@ -184,7 +184,10 @@ impl<'a> Leading<'a> {
     pub(crate) fn write_group(&self, guard: Guard<'a>, bytes: &[u8]) -> (Guard<'a>, Result<()>) {
         let active = guard.active.clone();
         let offset = active.offset(guard.end.lsn);
-        let (mut guard, result) = self.unlocked(guard, || active.store.write_durable(offset, &[IoSlice::new(bytes)]));
+        let zeros = [0; SECTOR_LEN];
+        let zeros = &zeros[..active.zeros_behind(guard.end.lsn + bytes.len() as u64)];
+        let group = [IoSlice::new(bytes), IoSlice::new(zeros)];
+        let (mut guard, result) = self.unlocked(guard, || active.store.write_durable(offset, &group));
         match result {
             Ok(()) => {
                 guard.advance(bytes.len());

@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::commit::{Core, Guard, Home, Patience};
 use crate::error::{Error, Result};
 use crate::follow::Follower;
-use crate::format::{DATA_OFFSET, FrameKind, Seed, push_frame};
+use crate::format::DATA_OFFSET;
 use crate::options::{OpenReport, Options, Stats};
 use crate::reader::{Medium, Piece, Reader};
 use crate::state::unix_ns;
@@ -67,7 +67,8 @@ impl fmt::Debug for Log {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Retention {
-    /// At most this many bytes of segments, but always the active one.
+    /// At most this many bytes of segments, but always the active one. Files that are kept to be written on come on top; see
+    /// [`truncate_before`](Log::truncate_before).
     Bytes(u64),
     /// Segments that hold a record younger than this, by the clock when the segments were begun.
     Age(Duration),
@@ -142,22 +143,13 @@ impl Log {
     /// # Errors
     /// As [`append`](Log::append); [`Error::TooLarge`] also when the batch takes more than 2 GiB; [`Error::EmptyBatch`].
     pub fn append_batch<R: AsRef<[u8]>>(&self, records: impl IntoIterator<Item = R>) -> Result<RangeInclusive<Lsn>> {
-        // The caller's iterator runs before any lock is taken. The frames get their position when they get their place.
-        let max = self.core.options.max_record_size;
-        let (mut frames, mut count) = (Vec::new(), 0);
-        for record in records {
-            let record = record.as_ref();
-            let len = record.len() as u64;
-            if len > max {
-                return Err(Error::TooLarge { len, max });
-            }
-            push_frame(&mut frames, FrameKind::Record, record, 0, Seed::of_log(self.uuid));
-            count += 1;
-        }
-        if count == 0 {
+        // The caller's code runs before a place in the log is taken: were it to panic there, the log would end.
+        let records: Vec<R> = records.into_iter().collect();
+        let payloads: Vec<&[u8]> = records.iter().map(AsRef::as_ref).collect();
+        if payloads.is_empty() {
             return Err(Error::EmptyBatch);
         }
-        let (first, last) = self.core.append_batch(&frames, count)?;
+        let (first, last) = self.core.append_batch(&payloads)?;
         Ok(first.lsn..=last)
     }
 
@@ -230,7 +222,7 @@ impl Log {
     }
 
     /// Drops every record before `lsn`, a position where a record starts or ends. Durable on return. Whole segments before it are
-    /// deleted. Positions and numbers of the other records stay.
+    /// deleted, or kept, up to four of them, until the next ones are written into their files or the log is closed. Positions and numbers of the other records stay.
     ///
     /// # Errors
     /// [`Error::OutOfRange`], [`Error::NotARecord`]: nothing was changed. [`Error::Io`]: records before `lsn` are dropped, but files may be

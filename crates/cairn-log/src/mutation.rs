@@ -71,6 +71,12 @@ pub enum Mutation {
     SharedBlockInFlight,
     /// A write that is durable on return is taken to cover what was written before it.
     CombineUnsynced,
+    /// The file of a dropped segment is written to before its old name is gone for good (L05, L18).
+    RecycleUnderOldName,
+    /// It keeps what it begins with (L18).
+    KeepRecycledBeginning,
+    /// Its new superblock does not say that it was used before.
+    ForgetRecycled,
     /// A new segment does not know where the log begins: dropped records come back.
     ForgetHead,
 }

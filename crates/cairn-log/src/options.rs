@@ -170,6 +170,8 @@ pub struct Stats {
     pub barriers: u64,
     /// Segments sealed.
     pub rotations: u64,
+    /// Segments begun in the file of a dropped one.
+    pub recycled: u64,
     /// Bytes in memory, appended and not yet handed to the store.
     pub buffered_bytes: u64,
 }

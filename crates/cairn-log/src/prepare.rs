@@ -1,5 +1,5 @@
 //! What is done ahead of the writer, by a thread of its own, so that a commit never waits for it: zeros where the next groups go, and the
-//! file that becomes the next segment.
+//! file that becomes the next segment: one of a dropped segment if there is one, which needs no zeros, a new one otherwise.
 //!
 //! A barrier behind a write into zeros that are there has only the write to wait for. Behind a write into space that is merely reserved, or that makes
 //! the file longer, it waits for the file system's bookkeeping as well, which takes about as long again.
@@ -9,7 +9,11 @@
 //!    start meanwhile. Otherwise: 1. a record is written and acknowledged, 2. the zeros land on it.
 //! 2. Nothing is zeroed or reserved while the active segment is cut or sealed: whoever freezes the log waits for that. Otherwise zeros land
 //!    behind the seal, or in the file of a segment that is no longer active.
-//! 3. Everything here may fail without harm. Then the writer does without.
+//! 3. The file of a dropped segment changes only once it has lost its segment's name for good. Otherwise: 1. its superblock is overwritten, 2. power
+//!    fails, 3. the name is back, and what bears it is no segment: the log is not opened.
+//! 4. It begins with zeros in place of its superblock and its first groups before it gets another name, and the superblock that it gets says that it was
+//!    used. What else is in it verifies nowhere in its new place (L18), and is not taken for a torn tail.
+//! 5. Everything here may fail without harm. Then the writer does without.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -41,8 +45,9 @@ const UNPREPARED_ROOM: u64 = 256 << 10;
 /// What is prepared for the active segment.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    /// There are zeros up to this position.
-    pub(crate) zeroed: u64,
+    /// Every block was written once up to this position, with zeros or with what was there before the file was this segment's: writing there again
+    /// changes nothing but bytes.
+    pub(crate) filled: u64,
     /// Zeros are being written here.
     pub(crate) zeroing: Option<Range<u64>>,
     /// Whether the last flush was one that zeros help. Until there is one, that is what is expected.
@@ -60,7 +65,16 @@ pub(crate) enum Spare {
     #[default]
     None,
     Making,
-    Ready(Arc<dyn File>, Room),
+    Ready(SpareFile),
+}
+
+/// A file without a segment's name that can become one.
+#[derive(Clone, Debug)]
+pub(crate) struct SpareFile {
+    pub(crate) file: Arc<dyn File>,
+    pub(crate) room: Room,
+    /// Its length in bytes if it was a dropped segment's, otherwise 0.
+    pub(crate) recycled_len: u64,
 }
 
 /// Something to be done without the lock.
@@ -80,17 +94,22 @@ enum Job {
         path: PathBuf,
         room: Room,
     },
+    /// The spare file is to be that of a dropped segment.
+    Recycle {
+        from: PathBuf,
+        path: PathBuf,
+    },
 }
 
 impl Prepared {
-    /// For a segment that has zeros up to `zeroed`.
-    pub(crate) fn new(zeroed: u64) -> Self {
-        Prepared { zeroed, zeroing: None, small: true, reserving: false, gave_up: false, spare: Spare::None }
+    /// For a segment whose blocks were written once up to `filled`.
+    pub(crate) fn new(filled: u64) -> Self {
+        Prepared { filled, zeroing: None, small: true, reserving: false, gave_up: false, spare: Spare::None }
     }
 
     /// The same for the next segment.
-    pub(crate) fn start_in(&mut self, zeroed: u64) {
-        (self.zeroed, self.gave_up) = (zeroed, false);
+    pub(crate) fn start_in(&mut self, filled: u64) {
+        (self.filled, self.gave_up) = (filled, false);
     }
 
     /// Takes note of a flush, in order to prepare for the next.
@@ -110,14 +129,14 @@ impl Prepared {
         if !self.small || self.gave_up {
             return Some(room);
         }
-        let zeros = self.zeroed.saturating_sub(start);
-        Some(room.min(zeros.max(UNPREPARED_ROOM).max(wanted)))
+        let filled = self.filled.saturating_sub(start);
+        Some(room.min(filled.max(UNPREPARED_ROOM).max(wanted)))
     }
 
     /// The spare file, if there is one; it is not spare any more.
-    pub(crate) fn take_spare(&mut self) -> Option<(Arc<dyn File>, Room)> {
+    pub(crate) fn take_spare(&mut self) -> Option<SpareFile> {
         match std::mem::take(&mut self.spare) {
-            Spare::Ready(file, room) => Some((file, room)),
+            Spare::Ready(spare) => Some(spare),
             Spare::None | Spare::Making => None,
         }
     }
@@ -125,6 +144,11 @@ impl Prepared {
     /// Whether the active segment's file is being changed.
     pub(crate) fn changes_segment(&self) -> bool {
         self.zeroing.is_some() || self.reserving
+    }
+
+    /// Whether something could not be prepared, most likely for lack of space.
+    pub(crate) fn is_short(&self) -> bool {
+        self.gave_up
     }
 
     fn is_busy(&self) -> bool {
@@ -153,11 +177,11 @@ impl Core {
         }
         let base = guard.active.file.superblock.base_lsn;
         let (wanted, step, limit) = self.ahead(guard);
-        if guard.prepared.zeroed >= wanted {
+        if guard.prepared.filled >= wanted {
             return None;
         }
         let block = DATA_OFFSET;
-        let free = guard.prepared.zeroed.max(guard.end.lsn).max(guard.open_end);
+        let free = guard.prepared.filled.max(guard.end.lsn).max(guard.open_end);
         let start = base + (free - base).next_multiple_of(block);
         let end = start.saturating_add(step).min(limit);
         let end = base + (end - base) / block * block;
@@ -230,13 +254,28 @@ impl Core {
         }
     }
 
-    /// Removes the spare file, if there is one. Nobody prepares any more.
-    pub(crate) fn drop_spare(&self) {
-        let spare = self.lock().prepared.take_spare();
-        if let (Some(_), Home::Directory { fs, dir, .. }) = (spare, &self.home) {
+    /// Removes the spare file, and those that could become one. Nobody prepares any more.
+    pub(crate) fn drop_spares(&self) {
+        let Home::Directory { fs, dir, .. } = &self.home else { return };
+        let mut guard = self.lock();
+        let spare = guard.prepared.take_spare();
+        drop(guard);
+        if spare.is_some() {
             // It is removed by the next writer otherwise.
             let _ = fs.remove(&dir.join(SPARE_NAME));
         }
+        self.remove_dropped();
+    }
+
+    /// Removes the files of dropped segments that are kept to be written on; whether there were any.
+    pub(crate) fn remove_dropped(&self) -> bool {
+        let Home::Directory { fs, .. } = &self.home else { return false };
+        let dropped = std::mem::take(&mut self.lock().dropped);
+        for path in &dropped {
+            // They are removed by the next writer otherwise.
+            let _ = fs.remove(path);
+        }
+        !dropped.is_empty()
     }
 
     /// Does what is to be prepared now; returns whether there was anything.
@@ -255,7 +294,11 @@ impl Core {
             Job::Reserve { store: active.store.clone(), offset: active.offset(range.start), range }
         } else if self.wants_spare(&guard) {
             guard.prepared.spare = Spare::Making;
-            Job::Spare { path: dir.join(SPARE_NAME), room: self.spare_room(&guard) }
+            let path = dir.join(SPARE_NAME);
+            match guard.dropped.pop() {
+                Some(from) => Job::Recycle { from, path },
+                None => Job::Spare { path, room: self.spare_room(&guard) },
+            }
         } else {
             return false;
         };
@@ -267,7 +310,7 @@ impl Core {
                 guard.prepared.zeroing = None;
                 match done {
                     Ok(()) => {
-                        guard.prepared.zeroed = range.end;
+                        guard.prepared.filled = range.end;
                         guard.reserved = guard.reserved.max(range.end);
                     }
                     Err(_) => guard.prepared.gave_up = true,
@@ -286,12 +329,17 @@ impl Core {
                 let made = segment::make_spare(&**fs, &path, room);
                 let mut guard = self.lock();
                 match made {
-                    Ok(file) => guard.prepared.spare = Spare::Ready(file, room),
+                    Ok(file) => guard.prepared.spare = Spare::Ready(SpareFile { file, room, recycled_len: 0 }),
                     Err(_) => {
                         guard.prepared.spare = Spare::None;
                         guard.prepared.gave_up = true;
                     }
                 }
+            }
+            Job::Recycle { from, path } => {
+                let recycled = segment::recycle(&**fs, dir, &from, &path, self.options.segment_size);
+                // If it cannot be, the next look finds another one, or makes a new file.
+                self.lock().prepared.spare = recycled.map_or(Spare::None, Spare::Ready);
             }
         }
         self.progress.notify(usize::MAX);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_io::{Fs, Store};
 
-use crate::error::{Error, Result};
+use crate::error::{Corruption, Error, Result};
 use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, TRAILER_LEN, decode_index, decode_trailer};
 use crate::mutation::{self, Mutation};
 use crate::state::Place;
@@ -231,8 +231,22 @@ impl Reader {
                     self.walk = None;
                     self.pieces.pop_front();
                 }
-                Err(damage) => return Err(Error::Corrupt(walk.span.corruption(damage, None))),
+                Err(damage) => {
+                    let corruption = walk.span.corruption(damage, None);
+                    return Err(self.damaged(corruption));
+                }
             }
+        }
+    }
+
+    /// What it means that something does not verify.
+    ///
+    /// The file of a dropped segment may be another segment by now, under another name: what it holds then is no damage. It has lost its name before
+    /// anything in it changed.
+    fn damaged(&self, corruption: Corruption) -> Error {
+        match (&self.medium, self.pieces.front()) {
+            (Medium::Files(fs), Some(piece)) if piece.file.is_gone(&**fs) => self.truncated(),
+            _ => Error::Corrupt(corruption),
         }
     }
 
@@ -302,7 +316,7 @@ impl Reader {
             match walk.advance_record() {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(damage) => return Err(Error::Corrupt(walk.span.corruption(damage, None))),
+                Err(damage) => return Err(self.damaged(walk.span.corruption(damage, None))),
             }
         }
         self.walk = Some(walk);
@@ -338,7 +352,7 @@ impl Reader {
             match walk.step() {
                 Ok(true) => {}
                 Ok(false) => break,
-                Err(damage) => return Err(Error::Corrupt(walk.span.corruption(damage, None))),
+                Err(damage) => return Err(self.damaged(walk.span.corruption(damage, None))),
             }
         }
         self.walk = Some(walk);

@@ -133,7 +133,7 @@ fn create_first(options: &Options, dir: &Path, survey: Survey) -> Result<(Opened
         origin: Place::default(),
         end: Place::default(),
         reserved: room.reserve,
-        zeroed: room.zeroed as u64,
+        filled: room.zeroed as u64,
         mark: Vec::new(),
     };
     Ok((opened, report))
@@ -168,7 +168,7 @@ fn go_on(options: &Options, survey: Survey, file: &SegmentFile, tail: Tail) -> R
         origin: Place::default(),
         end: Place { lsn: tail.end_lsn, seq: tail.next_seq },
         reserved,
-        zeroed: 0,
+        filled: 0,
         mark,
     };
     Ok((opened, report))
@@ -215,6 +215,7 @@ fn recover(
         head_seq: survey.head.seq,
         segment_size: options.segment_size,
         created_unix_ns: unix_ns(fs),
+        recycled_len: 0,
     };
     let active = start_generation(options, dir, superblock, file, end)?;
     let kept = survey.segments.partition_point(|s| s.superblock.base_lsn < base.lsn);
@@ -239,7 +240,7 @@ fn recover(
         origin: Place::default(),
         end,
         reserved: end.lsn + NOTES,
-        zeroed: 0,
+        filled: 0,
         mark: Vec::new(),
     };
     Ok((opened, report))

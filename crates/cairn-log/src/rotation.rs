@@ -42,8 +42,11 @@ impl<'a> Leading<'a> {
         let seal = segment::encode_seal(&old.file.superblock, seal_lsn, guard.end.seq, &guard.index.entries);
         let end = Place { lsn: seal_lsn + seal.len() as u64, ..guard.end };
         let superblock = guard.superblock(&self.options, guard.generation(), end, fs);
-        let room = spare.as_ref().map_or_else(|| first_room(&self.options), |(_, room)| *room);
-        let spare = spare.map(|(file, _)| file);
+        let room = spare.as_ref().map_or_else(|| first_room(&self.options), |spare| spare.room);
+        let recycled_len = spare.as_ref().map_or(0, |spare| spare.recycled_len);
+        let noted = if mutation::is(Mutation::ForgetRecycled) { 0 } else { recycled_len };
+        let superblock = Superblock { recycled_len: noted, ..superblock };
+        let spare = spare.map(|spare| spare.file);
         let write_seal = || {
             let written = old.store.write_at(old.offset(seal_lsn), &seal);
             written.and_then(|()| old.store.truncate(old.offset(end.lsn)))
@@ -84,6 +87,7 @@ impl<'a> Leading<'a> {
         }
         guard.start_in(next, end, end.lsn + room.reserve, end.lsn + room.zeroed as u64);
         guard.stats.rotations += 1;
+        guard.stats.recycled += u64::from(recycled_len > 0);
         guard.stats.bytes_written += seal.len() as u64;
         (guard, Ok(()))
     }

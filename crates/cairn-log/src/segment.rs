@@ -4,16 +4,16 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_io::{DirectStore, File, FileStore, Fs, Store};
+use cairn_io::{Access, DirectStore, File, FileStore, Fs, Store};
 
 use crate::error::{Error, Result};
 use crate::format::{
-    DATA_OFFSET, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, IndexEntry, Seed, Superblock, encode_index,
-    encode_trailer, push_frame, seal_len, segment_name,
+    DATA_OFFSET, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, IndexEntry, SECTOR_LEN, Seed, Superblock,
+    encode_index, encode_trailer, push_frame, seal_len, segment_name,
 };
 use crate::mutation::{self, Mutation};
 use crate::options::Options;
-use crate::prepare;
+use crate::prepare::{self, SpareFile};
 use crate::survey::SegmentFile;
 use crate::walk::Walk;
 
@@ -40,6 +40,16 @@ impl ActiveSegment {
         Seed::of_generation(self.file.superblock.uuid, self.file.superblock.generation)
     }
 
+    /// How many zeros a write that ends at this position is to have behind it, so that the end of the log can be told from what lies there.
+    pub(crate) fn zeros_behind(&self, end_lsn: u64) -> usize {
+        if self.file.superblock.recycled_len == 0 {
+            return 0;
+        }
+        let sector = SECTOR_LEN as u64;
+        let end = self.offset(end_lsn) % sector;
+        usize::try_from((sector - end) % sector).expect("less than a sector")
+    }
+
     pub(crate) fn log_seed(&self) -> Seed {
         Seed::of_log(self.file.superblock.uuid)
     }
@@ -63,7 +73,7 @@ impl From<CreateError> for Error {
 }
 
 /// Creates a segment with what `fill` writes into it, `reserve` bytes of space, and zeros in the first `zeroed` of them.
-/// Uses the file `spare`, which [`make_spare`] made, if there is one.
+/// Uses the file `spare`, which [`make_spare`] or [`recycle`] made, if there is one.
 ///
 /// Superblock and contents are durable before the file gets its name, and the name is durable on return. In the other order:
 /// 1. the name reaches the disk, 2. power fails, 3. the contents do not; then a segment without a superblock stands in the
@@ -141,6 +151,37 @@ pub(crate) fn make_spare(fs: &dyn Fs, path: &Path, room: Room) -> io::Result<Arc
         return Err(e);
     }
     Ok(file)
+}
+
+/// What becomes zeros at the beginning of a recycled file: the superblock, and where the first group begins.
+const RECYCLED_ZEROS: u64 = DATA_OFFSET + 4096;
+
+/// Makes the file of a dropped segment, which is at `from`, one that is to become a segment. `None` when that fails or is not worth while;
+/// then it is gone, or will be removed by the next writer.
+pub(crate) fn recycle(fs: &dyn Fs, dir: &Path, from: &Path, path: &Path, segment_size: u64) -> Option<SpareFile> {
+    let try_to = || {
+        let file = fs.open(from, Access::ReadWrite)?;
+        let len = file.len()?;
+        // One of a record larger than a segment would stay that large for ever; a small one brings little.
+        if !(segment_size / 2..=segment_size).contains(&len) {
+            fs.remove(from)?;
+            return Ok(None);
+        }
+        let recycled_len = len.max(RECYCLED_ZEROS);
+        remove_if_there(fs, path)?;
+        fs.rename(from, path)?;
+        if !mutation::is(Mutation::RecycleUnderOldName) {
+            fs.sync_dir(dir)?;
+        }
+        if !mutation::is(Mutation::KeepRecycledBeginning) {
+            prepare::zero(fs, path, &*file, 0, RECYCLED_ZEROS)?;
+        }
+        let filled = recycled_len - recycled_len % DATA_OFFSET - DATA_OFFSET;
+        let room = Room { reserve: recycled_len - DATA_OFFSET, zeroed: usize::try_from(filled).unwrap_or(0) };
+        io::Result::Ok(Some(SpareFile { file, room, recycled_len }))
+    };
+    let recycled: io::Result<Option<SpareFile>> = try_to();
+    recycled.unwrap_or_default()
 }
 
 pub(crate) fn remove_if_there(fs: &dyn Fs, path: &Path) -> io::Result<()> {

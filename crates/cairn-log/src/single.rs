@@ -88,7 +88,7 @@ fn opened(store: &Arc<dyn Store>, superblock: Superblock, tail: Tail) -> Opened 
         origin: Place::default(),
         end: Place::default(),
         reserved: 0,
-        zeroed: 0,
+        filled: 0,
         mark: Vec::new(),
     }
 }

@@ -1,6 +1,7 @@
 //! What a writer knows: positions, what is closed and not yet written, and why it stopped. Memory only; [`crate::commit`] does the I/O.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
 use cairn_io::Fs;
@@ -39,8 +40,8 @@ pub(crate) struct Opened {
     pub(crate) origin: Place,
     /// Space of the active segment is reserved up to here.
     pub(crate) reserved: u64,
-    /// Zeros are written in the active segment up to here.
-    pub(crate) zeroed: u64,
+    /// Every block of the active segment's file was written once up to here.
+    pub(crate) filled: u64,
     /// The mark before the end, if an earlier process wrote it.
     pub(crate) mark: Vec<u8>,
 }
@@ -55,6 +56,8 @@ pub(crate) struct State {
     pub(crate) cuts: Vec<Cut>,
     /// The oldest record that still exists.
     pub(crate) head: Place,
+    /// Files of dropped segments that are kept to be written on, oldest first.
+    pub(crate) dropped: Vec<PathBuf>,
     /// The first group of a store that is still there, at or before the head.
     pub(crate) origin: Place,
     /// A mark that an earlier process wrote at `flushed`, to be written again ahead of the first group.
@@ -151,6 +154,7 @@ impl State {
             index: at.index,
             cuts: at.cuts,
             head: at.head,
+            dropped: Vec::new(),
             origin: at.origin,
             open: false,
             // Slot 0 stands for that mark.
@@ -165,7 +169,7 @@ impl State {
             shared: Shared::default(),
             reserved: at.reserved,
             open_end: 0,
-            prepared: Prepared::new(at.zeroed),
+            prepared: Prepared::new(at.filled),
             marked: true,
             frozen: false,
             closed: false,
@@ -208,8 +212,8 @@ impl State {
         self.stats.bytes_written += len as u64;
     }
 
-    /// Goes on in a segment that is durable up to `end`, and has zeros up to `zeroed`.
-    pub(crate) fn start_in(&mut self, next: ActiveSegment, end: Place, reserved: u64, zeroed: u64) {
+    /// Goes on in a segment that is durable up to `end`, and every block of which was written once up to `filled`.
+    pub(crate) fn start_in(&mut self, next: ActiveSegment, end: Place, reserved: u64, filled: u64) {
         assert!(!self.open && self.pending.is_empty() && self.writing == 0, "the segment before has everything");
         self.segments.push(next.file.clone());
         self.active = next;
@@ -217,7 +221,7 @@ impl State {
         (self.end, self.flushed, self.durable) = (end, end, end.lsn);
         self.shared = Shared::default();
         self.reserved = reserved;
-        self.prepared.start_in(zeroed);
+        self.prepared.start_in(filled);
     }
 
     /// The superblock of a segment that is to start at `base`.
@@ -231,6 +235,7 @@ impl State {
             head_seq: if mutation::is(Mutation::ForgetHead) { 0 } else { self.head.seq },
             segment_size: options.segment_size,
             created_unix_ns: unix_ns(fs),
+            recycled_len: 0,
         }
     }
 }

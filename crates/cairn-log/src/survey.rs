@@ -35,6 +35,11 @@ impl SegmentFile {
         self.superblock.base_lsn.saturating_add(self.file_len.saturating_sub(DATA_OFFSET))
     }
 
+    /// Whether the file has lost its name: a truncation dropped it, and it may hold something else by now.
+    pub(crate) fn is_gone(&self, fs: &dyn Fs) -> bool {
+        fs.open(&self.path, Access::Read).is_err_and(|e| e.kind() == io::ErrorKind::NotFound)
+    }
+
     /// The segment's readable part up to `end_lsn`, with a descriptor of its own.
     pub(crate) fn open(&self, fs: &dyn Fs, end_lsn: u64) -> Result<Span> {
         let file = fs.open(&self.path, Access::Read).map_err(|e| Error::io("open", &self.path, e))?;
@@ -49,6 +54,7 @@ impl SegmentFile {
             generation: self.superblock.generation,
             base_lsn: self.superblock.base_lsn,
             base_seq: self.superblock.base_seq,
+            recycled: self.superblock.recycled_len > 0,
             end_lsn,
         }
     }

@@ -12,6 +12,9 @@
 //! | any | something, readable | `P >= W` | [`Ending::Torn`] |
 //! | any | something, unreadable | any | [`Ending::Corrupt`] |
 //! | any | any | `P < W` | [`Ending::Corrupt`] |
+//!
+//! In a recycled segment the bytes at `P` and after may be those of a segment that was dropped, none of which verify here. There, only what is left of
+//! `P`'s sector counts, which each flush fills up with zeros, and groups behind `P` that do verify.
 
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{ALIGN, FrameKind, GroupHeader, GroupKind, HeadMark, IndexEntry};
@@ -251,6 +254,8 @@ impl Tail {
         let from = self.end_lsn;
         let (last, unreadable) = walk.last_nonzero(from);
         let mut resumes = None;
+        // How far something was begun here.
+        let mut begun = if span.recycled { span.written_behind(from) } else { last };
         let mut search = from;
         while search < last
             && let Some(group) = walk.find_group(search)
@@ -264,13 +269,14 @@ impl Tail {
                 }
                 self.raise_watermark(group.durable_lsn);
                 search = group.next_lsn().unwrap_or(u64::MAX);
+                begun = begun.max(search.min(last));
             }
         }
         if self.end_lsn < self.watermark || unreadable {
             return Ending::Corrupt(span.corruption(damage, resumes));
         }
-        if last > from {
-            return Ending::Torn { bytes: last - from };
+        if begun > from {
+            return Ending::Torn { bytes: begun - from };
         }
         if self.mark.is_some() || self.end_lsn == span.base_lsn { Ending::Closed } else { Ending::Unclosed }
     }

@@ -19,6 +19,9 @@ use crate::{Lsn, Start};
 /// truncations do not leave a thousand small files.
 const CARRY_WHOLE_MAX: u64 = 256 << 10;
 
+/// So many files of dropped segments are kept to be written on: the disk space of as many segments.
+const KEPT_MAX: usize = 4;
+
 /// Where the segment of a new generation starts, when the log is cut at or after `carried`, up to where it may stay as it is, in a segment that starts at `base`.
 pub(crate) fn generation_base(base: Place, carried: Place, end_lsn: u64) -> Place {
     if end_lsn - base.lsn <= CARRY_WHOLE_MAX { base } else { carried }
@@ -36,9 +39,21 @@ impl Core {
         leading.finish(guard);
         // Nobody needs them, and nobody waits until they are gone, which takes a file system its time.
         match &self.home {
-            Home::Directory { fs, dir, .. } => segment::remove(&**fs, dir, obsolete?).map(drop),
+            Home::Directory { fs, dir, .. } => segment::remove(&**fs, dir, self.keep_dropped(obsolete?)).map(drop),
             Home::Store { .. } => obsolete.map(drop),
         }
+    }
+
+    /// Keeps as many of these files as are worth keeping, to write the next segments into; returns the others.
+    fn keep_dropped(&self, mut paths: Vec<PathBuf>) -> Vec<PathBuf> {
+        let mut guard = self.lock();
+        // On a full disk the space is wanted elsewhere.
+        if !guard.closed && guard.stopped.is_none() && !guard.prepared.is_short() {
+            let room = KEPT_MAX.saturating_sub(guard.dropped.len());
+            let kept = paths.split_off(paths.len().saturating_sub(room));
+            guard.dropped.extend(kept);
+        }
+        paths
     }
 
     /// Drops every record after the one that starts at `lsn`.

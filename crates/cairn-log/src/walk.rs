@@ -12,7 +12,7 @@ use crate::Lsn;
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{
     ALIGN, ALIGN_LEN, DATA_OFFSET, FRAME_HEADER_LEN, Frame, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind,
-    HeadMark, Seed, TRAILER_LEN, decode_trailer, peek_frame_len, read_frame,
+    HeadMark, SECTOR_LEN, Seed, TRAILER_LEN, decode_trailer, peek_frame_len, read_frame,
 };
 use crate::state::Place;
 
@@ -26,6 +26,8 @@ pub(crate) struct Span {
     pub(crate) generation: u32,
     pub(crate) base_lsn: u64,
     pub(crate) base_seq: u64,
+    /// Whether something else than zeros may lie behind the last group: what the file held before it became this segment.
+    pub(crate) recycled: bool,
     /// Exclusive: nothing at or after this position belongs to the log. `u64::MAX` when the end is to be found.
     pub(crate) end_lsn: u64,
 }
@@ -34,6 +36,21 @@ impl Span {
     /// File offset of the byte at `lsn`; saturates, because positions past `u64::MAX` do not exist.
     pub(crate) fn offset(&self, lsn: u64) -> u64 {
         DATA_OFFSET.saturating_add(lsn.saturating_sub(self.base_lsn))
+    }
+
+    /// In a recycled segment: one past the last byte that a write which began at `end` left in the sector in which the log ends there; `end` if there is none.
+    ///
+    /// Each flush fills its last sector up with zeros, and the segment began with zeros. A group that ends with a sector has none to fill: behind it nothing can be told.
+    pub(crate) fn written_behind(&self, end: u64) -> u64 {
+        let offset = self.offset(end);
+        let sector = SECTOR_LEN as u64;
+        let first = end == self.base_lsn;
+        let rest = if first { sector } else { offset.next_multiple_of(sector) - offset };
+        let mut bytes = [0; SECTOR_LEN];
+        let bytes = &mut bytes[..usize::try_from(rest).unwrap_or(SECTOR_LEN)];
+        // What cannot be read was found to be that before.
+        let read = self.store.read_at(offset, bytes).unwrap_or(0);
+        bytes[..read].iter().rposition(|b| *b != 0).map_or(end, |last| end + last as u64 + 1)
     }
 
     pub(crate) fn corruption(&self, damage: Damage, resumes: Option<u64>) -> Corruption {
@@ -378,8 +395,6 @@ impl Window {
     const READ_AHEAD_MIN: usize = 16 << 10;
     /// What is read is checked before it leaves the second-level cache.
     const READ_AHEAD_MAX: usize = 256 << 10;
-    const SECTOR: usize = 512;
-
     fn new(store: Arc<dyn Store>, limit: u64) -> Self {
         Window { store, limit, start: 0, bytes: Vec::new(), read_ahead: Self::READ_AHEAD_MIN }
     }
@@ -455,7 +470,7 @@ impl Window {
         while good < self.bytes.len() {
             let at = offset + good as u64;
             let to_boundary =
-                usize::try_from(at.next_multiple_of(Self::SECTOR as u64).max(at + 1) - at).unwrap_or(Self::SECTOR);
+                usize::try_from(at.next_multiple_of(SECTOR_LEN as u64).max(at + 1) - at).unwrap_or(SECTOR_LEN);
             let end = (good + to_boundary).min(self.bytes.len());
             match self.store.read_at(at, &mut self.bytes[good..end]) {
                 Ok(0) => break,

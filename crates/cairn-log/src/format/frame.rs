@@ -105,6 +105,7 @@ fn stamp(frame: &mut [u8], lsn: u64, generation: Seed) {
 }
 
 /// Binds the frame at the start of `bytes`, which was verified or just encoded, to a position and a generation; returns its length.
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) fn restamp_frame(bytes: &mut [u8], lsn: u64, generation: Seed) -> Option<usize> {
     let (_, len) = claimed_len(bytes)?;
     let len = usize::try_from(len).ok()?;

@@ -9,9 +9,10 @@ mod group;
 mod seal;
 mod superblock;
 
+#[cfg(feature = "fuzzing")]
+pub(crate) use frame::restamp_frame;
 pub(crate) use frame::{
-    FRAME_HEADER_LEN, Frame, FrameKind, MAX_PAYLOAD_LEN, frame_len, peek_frame_len, push_frame, read_frame,
-    restamp_frame, write_frame,
+    FRAME_HEADER_LEN, Frame, FrameKind, MAX_PAYLOAD_LEN, frame_len, peek_frame_len, push_frame, read_frame, write_frame,
 };
 pub(crate) use group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
 pub(crate) use seal::{
@@ -30,6 +31,9 @@ use crate::mutation::{self, Mutation};
 pub(crate) const ALIGN: u64 = ALIGN_LEN as u64;
 /// The same as a length in memory.
 pub(crate) const ALIGN_LEN: usize = 8;
+
+/// A sector, in bytes: what a disk writes whole, and can fail to read. In a recycled segment, each flush fills its last one up with zeros.
+pub(crate) const SECTOR_LEN: usize = 512;
 
 /// Positions are below this, so that adding the length of a file to one never overflows.
 const LSN_LIMIT: u64 = 1 << 63;

@@ -34,6 +34,7 @@ struct Raw {
     head_seq: U64,
     segment_size: U64,
     created_unix_ns: U64,
+    recycled_len: U64,
 }
 
 const RAW_LEN: usize = size_of::<Raw>();
@@ -58,6 +59,9 @@ pub(crate) struct Superblock {
     pub(crate) segment_size: u64,
     /// Nanoseconds since 1970-01-01 UTC.
     pub(crate) created_unix_ns: u64,
+    /// Length in bytes of the file when it was taken over from a dropped segment: what lies behind the last group may be that one's. 0 for a file made for
+    /// this segment, where nothing but zeros does.
+    pub(crate) recycled_len: u64,
 }
 
 /// Why a block is not a superblock of ours.
@@ -83,6 +87,7 @@ impl Superblock {
             head_seq: 0,
             segment_size,
             created_unix_ns,
+            recycled_len: 0,
         }
     }
 
@@ -100,6 +105,7 @@ impl Superblock {
             head_seq: U64::new(self.head_seq),
             segment_size: U64::new(self.segment_size),
             created_unix_ns: U64::new(self.created_unix_ns),
+            recycled_len: U64::new(self.recycled_len),
         };
         let mut block = Box::new([0; SUPERBLOCK_LEN]);
         block[..RAW_LEN].copy_from_slice(raw.as_bytes());
@@ -138,6 +144,7 @@ impl Superblock {
             head_seq: raw.head_seq.get(),
             segment_size: raw.segment_size.get(),
             created_unix_ns: raw.created_unix_ns.get(),
+            recycled_len: raw.recycled_len.get(),
         })
     }
 }
@@ -180,6 +187,7 @@ mod tests {
             head_seq: 0x10,
             segment_size: 64 << 20,
             created_unix_ns: 1_700_000_000_000_000_000,
+            recycled_len: 5 << 20,
         }
     }
 
@@ -197,9 +205,9 @@ mod tests {
         assert_eq!(block[..12], *b"CAIRNLOG\x01\0\0\0");
         assert_eq!(block[16..32], 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10u128.to_be_bytes());
         assert_eq!(block[32..40], [3, 0, 0, 0, 0, 0, 0, 0]);
-        let words = [0x1000u64, 0x20, 0x0800, 0x10, 64 << 20, 1_700_000_000_000_000_000];
-        assert_eq!(block[40..88], *words.map(u64::to_le_bytes).concat());
-        assert!(block[88..].iter().all(|b| *b == 0));
+        let words = [0x1000u64, 0x20, 0x0800, 0x10, 64 << 20, 1_700_000_000_000_000_000, 5 << 20];
+        assert_eq!(block[40..96], *words.map(u64::to_le_bytes).concat());
+        assert!(block[96..].iter().all(|b| *b == 0));
         let mut blank = block.clone();
         blank[12..16].fill(0);
         assert_eq!(block[12..16], crc32c::crc32c(&blank[..]).to_le_bytes());
@@ -277,6 +285,7 @@ mod tests {
         #[test]
         fn what_is_encoded_is_decoded(
             uuid: u128, generation: u32, base in 0..1u64 << 60, head_lsn in 0..1u64 << 63, seqs: (u64, u64), segment_size: u64, created_unix_ns: u64,
+            recycled_len: u64,
         ) {
             let base_lsn = base * 8;
             let superblock = Superblock {
@@ -288,6 +297,7 @@ mod tests {
                 head_seq: seqs.1.min(head_lsn),
                 segment_size,
                 created_unix_ns,
+                recycled_len,
             };
             prop_assert_eq!(Superblock::decode(&superblock.encode()[..]), Ok(superblock));
             prop_assert_eq!(parse_segment_name(&segment_name(base_lsn, generation)), Some((base_lsn, generation)));

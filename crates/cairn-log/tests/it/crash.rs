@@ -11,6 +11,7 @@ use cairn_log::{Log, Options};
 use cairn_sim::{CrashExplorer, CrashState, MetadataOrder, SimFs, SimOptions, Torn};
 
 use crate::model::{Driver, Home, check_goes_on, check_state};
+use crate::recycling::retaining;
 
 pub(crate) fn tiny() -> Options {
     Log::options().segment_size(8 << 10).buffer_size(4 << 10)
@@ -165,8 +166,12 @@ fn no_power_cut_takes_back_what_was_acknowledged() {
                     // A store cannot tell its own creation, torn inside a sector, from a foreign file, and refuses it.
                     let torn =
                         if seed.is_multiple_of(3) && home == Home::Directory { Torn::Garbage } else { Torn::Versions };
-                    explore(&run_in(home, seed, tiny_on(seed), 60), format!("crash-{seed}"), torn, order, &mut visited)
-                        .unwrap();
+                    // Every seventh drops what is old, and writes on in its files.
+                    let driver = match seed % 7 {
+                        0 => retaining(seed, 100),
+                        _ => run_in(home, seed, tiny_on(seed), 60),
+                    };
+                    explore(&driver, format!("crash-{seed}"), torn, order, &mut visited).unwrap();
                     distinct.lock().unwrap().extend(visited.distinct);
                 }
             });

@@ -1,10 +1,18 @@
 //! guards: L11 L12
 //!
-//! Looking at a log that somebody writes to.
+//! Looking at a log that somebody writes to; checking all of it.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+use std::time::SystemTime;
 
-use cairn_log::{EndState, Inspection, Log, Lsn, Seq};
+use cairn_io::{Access, File, Fs, NativeFs};
+use cairn_log::{EndState, Error, Inspection, Log, Lsn, SegmentInfo, Seq};
 
 /// A look that meets half of what a writer does must not call it damage: the reads of a scan are not one instant.
 #[test]
@@ -43,4 +51,115 @@ fn a_live_log_is_never_taken_for_a_damaged_one() {
     assert_eq!(look.end_state(), EndState::Closed);
     let read = look.reader(Lsn::START).unwrap().count() as u64;
     assert_eq!(read, look.next_seq().0 - look.head_seq().0);
+}
+
+/// The real file system, which may forbid work in the background, and remembers which threads opened files.
+#[derive(Debug)]
+struct Watched {
+    background: bool,
+    threads: Mutex<HashSet<ThreadId>>,
+}
+
+impl Watched {
+    fn new(background: bool) -> Arc<Self> {
+        Arc::new(Watched { background, threads: Mutex::default() })
+    }
+}
+
+impl Fs for Watched {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        self.threads.lock().unwrap().insert(std::thread::current().id());
+        NativeFs.open(path, access)
+    }
+    fn create_new(&self, _: &Path) -> io::Result<Arc<dyn File>> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        NativeFs.list(dir)
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        Err(io::ErrorKind::ReadOnlyFilesystem.into())
+    }
+    fn background(&self) -> bool {
+        self.background
+    }
+    fn now(&self) -> SystemTime {
+        NativeFs.now()
+    }
+    fn random(&self) -> io::Result<[u8; 16]> {
+        NativeFs.random()
+    }
+}
+
+/// Several segments are read at once, or all by the caller: what is reported is the same, in order of position, all damage of all segments.
+#[test]
+fn the_report_does_not_depend_on_who_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = Log::options().segment_size(64 << 10).open(dir.path()).unwrap();
+    for n in 0..3000u32 {
+        log.append(&n.to_le_bytes().repeat(1 + n as usize % 100)).unwrap();
+        if n % 7 == 0 {
+            log.sync().unwrap();
+        }
+    }
+    log.close().unwrap();
+    let whole = Inspection::open(dir.path()).unwrap().verify(|_| {}).unwrap();
+    assert!(whole.problems.is_empty() && whole.records == 3000);
+    let segments = Inspection::open(dir.path()).unwrap().segments();
+    assert!(segments.len() >= 8, "{}", segments.len());
+    // Twice in one segment, once in three others; one is missing.
+    let spoilt = [(1, 9_000), (1, 40_000), (2, 30_000), (5, 4_096), (7, 20_000)];
+    for (segment, offset) in spoilt {
+        let mut bytes = std::fs::read(&segments[segment].path).unwrap();
+        bytes[offset] ^= 1;
+        std::fs::write(&segments[segment].path, bytes).unwrap();
+    }
+    std::fs::remove_file(&segments[3].path).unwrap();
+
+    let mut reports = Vec::new();
+    for background in [true, false, true] {
+        let fs = Watched::new(background);
+        let look = Inspection::open_on(fs.clone(), dir.path()).unwrap();
+        let mut progress = 0;
+        let found = look.verify(|bytes| progress += bytes).unwrap();
+        assert_eq!(progress, found.bytes);
+        assert_eq!(found.bytes, look.end_lsn().0, "gaps count: they belong to the segment before");
+        let threads = fs.threads.lock().unwrap().len();
+        assert!(background || threads == 1, "{threads} threads");
+        reports.push(format!("{found:?}"));
+        let places: Vec<_> = found
+            .problems
+            .iter()
+            .map(|problem| match problem {
+                Error::Corrupt(damage) => (damage.path.clone(), damage.lsn.0),
+                other => panic!("{other}"),
+            })
+            .collect();
+        assert!(places.is_sorted_by_key(|(_, lsn)| *lsn), "{places:?}");
+        for (segment, offset) in spoilt {
+            let SegmentInfo { path, base_lsn, .. } = &segments[segment];
+            let at = base_lsn.0 + offset as u64 - 4096;
+            let near = |(found, lsn): &&(PathBuf, u64)| found == path && (*lsn..*lsn + 8192).contains(&at);
+            assert!(places.iter().any(|place| near(&place)), "{segment} {offset}: {places:?}");
+        }
+        assert!(places.iter().any(|(_, lsn)| *lsn == segments[3].base_lsn.0), "the gap: {places:?}");
+    }
+    assert!(reports.windows(2).all(|pair| pair[0] == pair[1]), "{reports:#?}");
+
+    // A segment that goes while the others are read is an error, whoever meets it.
+    let looks = [true, false].map(|background| Inspection::open_on(Watched::new(background), dir.path()).unwrap());
+    std::fs::remove_file(&segments[4].path).unwrap();
+    for look in looks {
+        let error = look.verify(|_| {}).unwrap_err();
+        assert!(matches!(&error, Error::Io { path, .. } if *path == segments[4].path), "{error}");
+    }
 }

@@ -17,5 +17,6 @@ mod inspection;
 mod kills;
 mod model;
 mod mutations;
+mod recycling;
 mod store;
 mod write_path;

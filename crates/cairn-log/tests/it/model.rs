@@ -140,6 +140,9 @@ pub(crate) struct Driver {
     /// What the log may be instead, after a call that failed without saying.
     pub(crate) other: Option<Model>,
     pub(crate) timeline: Timeline,
+    /// Segments that were begun in the file of a dropped one, by all handles there were.
+    pub(crate) recycled: u64,
+    recycled_before: u64,
     lsns: Vec<Lsn>,
     counter: u64,
     /// In force whenever the log is not being checked.
@@ -164,6 +167,8 @@ impl Driver {
             model: Model::default(),
             other: None,
             timeline,
+            recycled: 0,
+            recycled_before: 0,
             lsns: Vec::new(),
             counter: 0,
             faults: FaultPlan::new(),
@@ -173,6 +178,14 @@ impl Driver {
 
     pub(crate) fn log(&self) -> &Log {
         self.log.as_ref().expect("the log is open")
+    }
+
+    /// Counts what the handle says it recycled.
+    pub(crate) fn note_recycled(&mut self) {
+        let recycled = self.log().stats().recycled;
+        // Another handle counts anew.
+        self.recycled += recycled.checked_sub(self.recycled_before).unwrap_or(recycled);
+        self.recycled_before = recycled;
     }
 
     pub(crate) fn noted(&mut self) {

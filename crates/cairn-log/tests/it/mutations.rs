@@ -12,6 +12,7 @@ use cairn_sim::{Call, CrashExplorer, Errno, FailedSync, FaultPlan, MetadataOrder
 
 use crate::crash::{Visited, explore, killed, run, tiny, tiny_on, workload};
 use crate::model::{DIR, Driver, check_state, contents};
+use crate::recycling::retaining;
 
 /// What a panic or an error said, in one line.
 fn violation(outcome: std::thread::Result<Result<(), String>>) -> Option<String> {
@@ -106,6 +107,9 @@ fn bugs_of_the_write_path_that_a_power_cut_shows() {
         for bug in [Mutation::OverlapOversize, Mutation::PublishBeforeCopy] {
             caught(&format!("{bug:?}, direct {direct}"), Some(bug), |_| several_buffers_in_one_flush(direct));
         }
+    }
+    for bug in [Mutation::RecycleUnderOldName, Mutation::KeepRecycledBeginning, Mutation::ForgetRecycled] {
+        caught(&format!("{bug:?}"), Some(bug), |seed| retaining(seed, 100));
     }
     for bug in [Mutation::HeaderFirst, Mutation::ForgetShared, Mutation::SharedBlockInFlight, Mutation::CombineUnsynced]
     {
