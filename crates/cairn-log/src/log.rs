@@ -15,7 +15,7 @@ use crate::follow::Follower;
 use crate::format::DATA_OFFSET;
 use crate::options::{OpenReport, Options, Stats};
 use crate::reader::{Medium, Piece, Reader};
-use crate::state::unix_ns;
+use crate::state::{Place, unix_ns};
 use crate::ticket::Ticket;
 use crate::{Lsn, Seq, Start, recovery, single};
 
@@ -207,9 +207,22 @@ impl Log {
     pub fn reader(&self, start: impl Into<Start>) -> Result<Reader> {
         // A poisoned log cannot flush, and can still be read.
         let _ = self.core.flush();
-        let mut reader = self.core.reader_of(&self.core.lock());
-        reader.seek(start.into())?;
-        Ok(reader)
+        let start = start.into();
+        loop {
+            let truncations = self.truncations();
+            let mut reader = self.core.reader_of(&self.core.lock());
+            match reader.seek(start) {
+                // A truncation took the file away in between: `start` may be somewhere else now.
+                Err(Error::Truncated { .. }) if truncations != self.truncations() => {}
+                sought => return sought.map(|()| reader),
+            }
+        }
+    }
+
+    /// What changes with each truncation.
+    fn truncations(&self) -> (u64, Place) {
+        let guard = self.core.lock();
+        (guard.cut_count, guard.head)
     }
 
     /// Returns records in order from `start` as they become durable, and waits for new ones.

@@ -184,16 +184,12 @@ impl Reader {
     /// [`Error::Corrupt`] with the position when what is there does not verify, [`Error::Truncated`] when it was removed meanwhile,
     /// [`Error::Io`] when a segment cannot be opened. The reader is then over: it returns `None`.
     pub fn next_record(&mut self) -> Result<Option<RecordRef<'_>>> {
-        if self.failed {
+        let moved = match &mut self.walk {
+            Some(walk) if !self.failed => walk.next_record_in_window() && walk.next_seq > self.first_seq,
+            _ => false,
+        };
+        if !moved && !self.move_on()? {
             return Ok(None);
-        }
-        match self.advance() {
-            Ok(true) => {}
-            Ok(false) => return Ok(None),
-            Err(error) => {
-                self.failed = true;
-                return Err(error);
-            }
         }
         let Some(walk) = &mut self.walk else {
             return Ok(None);
@@ -207,6 +203,17 @@ impl Reader {
             })),
             None => Ok(None),
         }
+    }
+
+    /// Moves onto the next record; `false` at the end, and for good after an error.
+    #[cold]
+    fn move_on(&mut self) -> Result<bool> {
+        if self.failed {
+            return Ok(false);
+        }
+        let moved = self.advance();
+        self.failed = moved.is_err();
+        moved
     }
 
     /// Moves onto the next record; `false` at the end.
@@ -255,14 +262,18 @@ impl Reader {
         let Some(piece) = self.pieces.front() else {
             return Err(self.truncated());
         };
-        let span = piece.open(&self.medium).map_err(|error| match error {
-            // Files only go when a truncation made them superfluous.
-            Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => self.truncated(),
-            error => error,
-        })?;
+        let span = self.open(piece)?;
         let single = matches!(self.medium, Medium::Store(_));
         let walk = Walk::new(span, group.lsn, group.seq);
         Ok(if single { walk.adopting_generation() } else { walk })
+    }
+
+    fn open(&self, piece: &Piece) -> Result<Span> {
+        piece.open(&self.medium).map_err(|error| match error {
+            // Files only go when a truncation made them superfluous.
+            Error::Io { ref source, .. } if source.kind() == std::io::ErrorKind::NotFound => self.truncated(),
+            error => error,
+        })
     }
 
     fn truncated(&self) -> Error {
@@ -405,7 +416,7 @@ impl Reader {
     fn index(&self, piece: &Piece) -> Result<SparseIndex> {
         match &piece.index {
             Some(index) => Ok(index.clone()),
-            None => Ok(read_index(&piece.open(&self.medium)?).unwrap_or_default()),
+            None => Ok(read_index(&self.open(piece)?).unwrap_or_default()),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::Lsn;
 use crate::error::{Corruption, CorruptionKind};
 use crate::format::{
     ALIGN, ALIGN_LEN, DATA_OFFSET, FRAME_HEADER_LEN, Frame, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind,
-    HeadMark, SECTOR_LEN, Seed, TRAILER_LEN, decode_trailer, peek_frame_len, read_frame,
+    HeadMark, SECTOR_LEN, Seed, TRAILER_LEN, decode_trailer, frame_len, peek_frame_len, read_frame, read_record,
 };
 use crate::state::Place;
 
@@ -208,11 +208,29 @@ impl Walk {
         }
     }
 
+    /// Moves over the next frame if it lies in memory as a whole and is a record's that verifies. Otherwise `false`, and
+    /// [`advance_record`](Walk::advance_record) finds out what it is. Nearly all records go this way, which is short.
+    #[inline]
+    pub(crate) fn next_record_in_window(&mut self) -> bool {
+        let lsn = self.pos;
+        let Some(group) = self.group.as_ref().filter(|group| group.kind == GroupKind::Records) else { return false };
+        let end = frames_end(group).min(self.span.end_lsn);
+        let bytes = self.window.held_from(self.span.offset(lsn));
+        let record = end.checked_sub(lsn).and_then(|room| read_record(bytes, room, lsn, self.seed));
+        let Some(payload_len) = record else { return false };
+        self.record = Some((lsn, payload_len));
+        self.pos = lsn + frame_len(payload_len) as u64;
+        self.next_seq += 1;
+        true
+    }
+
     /// The record that [`advance_record`](Walk::advance_record) just moved over.
+    #[inline]
     pub(crate) fn current_record(&self) -> Option<CurrentRecord<'_>> {
         let (lsn, payload_len) = self.record?;
         let payload = self.window.held(self.span.offset(lsn) + FRAME_HEADER_LEN as u64, payload_len)?;
-        Some(CurrentRecord { lsn, seq: self.next_seq - 1, end_lsn: self.pos, payload })
+        let end_lsn = lsn + frame_len(payload_len) as u64;
+        Some(CurrentRecord { lsn, seq: self.next_seq - 1, end_lsn, payload })
     }
 
     /// Start of the group the walk is in.
@@ -425,6 +443,13 @@ impl Window {
     fn held(&self, offset: u64, len: usize) -> Option<&[u8]> {
         let from = usize::try_from(offset.checked_sub(self.start)?).ok()?;
         self.bytes.get(from..from.checked_add(len)?)
+    }
+
+    /// All the bytes from `offset` on that are in memory already.
+    #[inline]
+    fn held_from(&self, offset: u64) -> &[u8] {
+        let from = offset.checked_sub(self.start).and_then(|from| usize::try_from(from).ok());
+        from.and_then(|from| self.bytes.get(from..)).unwrap_or_default()
     }
 
     /// Between `min` and `max` bytes from `offset`, whatever is at hand; fewer than `min` only at the limit or the end of the store.

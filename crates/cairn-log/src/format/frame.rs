@@ -132,6 +132,18 @@ pub(crate) fn read_frame(bytes: &[u8], lsn: u64, generation: Seed) -> Option<Fra
     Some(Frame { kind, payload: &bytes[FRAME_HEADER_LEN..end] })
 }
 
+/// Verifies that `bytes` begin with a record's frame that fits in `room` bytes; returns the length of its payload.
+#[inline]
+pub(crate) fn read_record(bytes: &[u8], room: u64, lsn: u64, generation: Seed) -> Option<usize> {
+    // Type, flags and reserved bytes are one word, and so compared at once: most of what a log's reader does is this.
+    const RECORD: u32 = FrameKind::Record as u32;
+    let header = bytes.first_chunk::<FRAME_HEADER_LEN>()?;
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let payload_len = Some(word(4)).filter(|len| u64::from(*len) <= MAX_PAYLOAD_LEN)? as usize;
+    let frame = bytes.get(..frame_len(payload_len)).filter(|frame| frame.len() as u64 <= room)?;
+    (word(8) == RECORD && word(0) == checksum(generation, lsn, &frame[CRC_LEN..])).then_some(payload_len)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -12,7 +12,8 @@ mod superblock;
 #[cfg(feature = "fuzzing")]
 pub(crate) use frame::restamp_frame;
 pub(crate) use frame::{
-    FRAME_HEADER_LEN, Frame, FrameKind, MAX_PAYLOAD_LEN, frame_len, peek_frame_len, push_frame, read_frame, write_frame,
+    FRAME_HEADER_LEN, Frame, FrameKind, MAX_PAYLOAD_LEN, frame_len, peek_frame_len, push_frame, read_frame,
+    read_record, write_frame,
 };
 pub(crate) use group::{GROUP_HEADER_LEN, GroupHeader, GroupKind};
 pub(crate) use seal::{

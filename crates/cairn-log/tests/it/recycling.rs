@@ -121,7 +121,10 @@ fn on_a_full_disk_nothing_is_kept_of_what_was_dropped() {
         let log = open(&sim, seed);
         let mut kept = 0;
         while kept < 3 {
-            let lsn = (0..70).map(|_| log.commit(&[7; 1000]).unwrap()).last().unwrap();
+            let mut lsn = Lsn::START;
+            for _ in 0..70 {
+                lsn = log.commit(&[7; 1000]).unwrap();
+            }
             log.retain(Retention::From(lsn)).unwrap();
             kept = Fs::list(&sim, Path::new(DIR)).unwrap().len() - 1 - inspect(&sim).segments().len();
         }
