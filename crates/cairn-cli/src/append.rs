@@ -17,7 +17,7 @@ use crate::input::{Event, Framing, Input, Patience, Splitter};
 use crate::report::{self, Outcome, Status};
 use crate::{progress, signals};
 
-/// Append records from standard input, one per line
+/// Append records from standard input, one per line, to a log
 ///
 /// Creates the log if there is none. A record is a line without its newline; the last line needs none. Any bytes may be in it.
 #[derive(Debug, clap::Args)]

@@ -12,7 +12,7 @@ use crate::report::{self, Outcome, Status};
 use crate::sink::{Format, Sink};
 use crate::{look, progress, signals};
 
-/// Print records
+/// Print a log's records
 ///
 /// Takes no lock and changes nothing, also while another process appends.
 #[derive(Debug, clap::Args)]

@@ -12,7 +12,7 @@ use crate::look;
 use crate::problem::Problem;
 use crate::report::{self, Outcome, Status};
 
-/// Show segments, ranges and state
+/// Show a log's segments, ranges and state
 ///
 /// Reads the segments' first blocks and the last segment; takes no lock and changes nothing.
 #[derive(Debug, clap::Args)]

@@ -8,6 +8,8 @@ use cairnlog::RecordRef;
 use clap::ValueEnum;
 use serde::Serialize;
 
+use crate::stack::to_hex;
+
 /// How records are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
@@ -70,7 +72,7 @@ impl Sink {
                 self.out.write_all(payload)
             }
             Format::Hex => {
-                self.out.write_all(hex(payload).as_bytes())?;
+                self.out.write_all(to_hex(payload).as_bytes())?;
                 self.out.write_all(b"\n")
             }
             Format::Json => {
@@ -80,7 +82,7 @@ impl Sink {
                     end_lsn: record.end_lsn().0,
                     seq: record.seq().0,
                     payload: text,
-                    payload_hex: text.is_none().then(|| hex(payload)),
+                    payload_hex: text.is_none().then(|| to_hex(payload)),
                 };
                 serde_json::to_writer(&mut self.out, &json).map_err(io::Error::from)?;
                 self.out.write_all(b"\n")
@@ -132,10 +134,4 @@ impl Sink {
         }
         Ok(())
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
-    bytes.iter().flat_map(|b| [digit(b >> 4), digit(b & 15)]).collect()
 }

@@ -15,6 +15,7 @@ use clap::{Subcommand, ValueEnum};
 
 use crate::report::{LostError, Outcome, UsageError, note};
 use crate::signals;
+pub(crate) use look::{look, state};
 
 /// Keep bytes in a stack: one file, every change atomic and durable
 #[derive(Debug, clap::Args)]
@@ -83,7 +84,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
         Command::Export(args) => read::export(args),
         Command::Import(args) => import::run(args),
     }
-    .map_err(told)
+    .map_err(|error| told(error, "check the path, or create a stack with `cairn stack push`"))
 }
 
 /// How bytes are written and read.
@@ -95,8 +96,8 @@ enum Form {
     Hex,
 }
 
-/// Gives an error of the stack its exit code, and says what to do about it.
-fn told(error: anyhow::Error) -> anyhow::Error {
+/// Gives an error of the stack its exit code, and says what to do about it; `no_file` when there is none.
+pub(crate) fn told(error: anyhow::Error, no_file: &str) -> anyhow::Error {
     let Some(cause) = error.chain().find_map(|cause| cause.downcast_ref::<Error>()) else { return error };
     let hint = match cause {
         Error::Locked { .. } => "wait until that one ends, or stop it",
@@ -105,7 +106,7 @@ fn told(error: anyhow::Error) -> anyhow::Error {
         Error::Corrupt { .. } => "copy the file before you do anything else with it",
         Error::InDoubt { .. } | Error::Poisoned { .. } => "check the disk, then look with `cairn stack info`",
         Error::Io { source, .. } => match source.kind() {
-            io::ErrorKind::NotFound => "check the path, or create a stack with `cairn stack push`",
+            io::ErrorKind::NotFound => no_file,
             io::ErrorKind::PermissionDenied => "check who owns it and its permissions",
             io::ErrorKind::ReadOnlyFilesystem => "mount it for writing, or use another directory",
             io::ErrorKind::IsADirectory => "name a file, not a directory",
@@ -174,7 +175,7 @@ fn from_hex(text: &[u8]) -> anyhow::Result<Vec<u8>> {
     }
 }
 
-fn to_hex(bytes: &[u8]) -> String {
+pub(crate) fn to_hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     bytes.iter().flat_map(|b| [b >> 4, b & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
 }

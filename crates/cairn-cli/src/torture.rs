@@ -1,30 +1,30 @@
 //! `cairn torture`: kills a process that writes to a log, again and again, and checks what is left.
 //!
-//! Three parties: this one plans, kills and reports; [`child`] is what is killed; [`ledger`] knows what must be there.
+//! This one plans and checks; [`killing`] starts and kills; [`child`] is what is killed; [`ledger`] knows what must be there; [`summary`] reports.
 
 pub(crate) mod child;
+mod killing;
 mod ledger;
 mod record;
+mod summary;
 
-use std::fmt::Write as _;
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use bytesize::ByteSize;
 use cairnlog::{EndState, Error, Inspection, Log, Lsn};
-use serde::Serialize;
 
-use crate::report::{self, LostError, Outcome, Status, UsageError};
+use crate::report::{Outcome, UsageError};
 use crate::{progress, signals};
-use ledger::{Finding, Found, FoundRecord, Ledger, Tally};
+use killing::{Killer, Moment};
+use ledger::{Finding, Found, FoundRecord, Ledger};
 use record::{Dice, Said};
+use summary::{Lost, Summary};
 
 /// Kill a writing process again and again, and prove that nothing acknowledged was lost
 ///
@@ -87,12 +87,6 @@ Exit codes:
   4  something acknowledged was lost: DIR is kept, the evidence is printed and in DIR/TORTURE";
 
 const RUNS: u64 = 100;
-/// So long a child may take to open its log, or to get to its close, before it is said to hang.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often the wait for a child looks up.
-const TICK: Duration = Duration::from_millis(50);
-/// What is shown of the evidence at most.
-const FINDINGS_MAX: usize = 20;
 const SEGMENT_SIZE_MIN: ByteSize = ByteSize::kib(8);
 
 /// The file that tells a log left by torture from somebody's data. Holds the evidence when something was lost.
@@ -120,7 +114,7 @@ pub(crate) fn run(args: &Args) -> Outcome {
             Err(error) => return Err(error.context(format!("stopped after {}", torture.summary.progress()))),
         },
     };
-    torture.report(lost)
+    torture.summary.report(lost, args.json)
 }
 
 /// Makes sure that `dir` is torture's to use, and keeps another one out while the file that is returned stays open.
@@ -156,126 +150,10 @@ fn take_directory(dir: &Path) -> anyhow::Result<File> {
     }
 }
 
-/// When a child is killed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Moment {
-    /// While it opens or recovers, so long after it was started.
-    Opening(Duration),
-    /// So long after it said that the log is open.
-    Working(Duration),
-    /// So long after it said that it closes the log.
-    Closing(Duration),
-}
-
-impl Moment {
-    fn roll(dice: &mut Dice) -> Self {
-        let (kind, mut up_to) = (dice.roll(8), |us| Duration::from_micros(dice.roll(us)));
-        match kind {
-            0 | 1 => Moment::Opening(up_to(6_000)),
-            2 => Moment::Closing(up_to(1_000)),
-            _ => Moment::Working(Duration::from_micros(500) + up_to(59_500)),
-        }
-    }
-
-    /// Whether this is what the moment is counted from.
-    fn begins_with(self, said: &Said) -> bool {
-        match self {
-            Moment::Opening(_) => false,
-            Moment::Working(_) => matches!(said, Said::Opened { .. }),
-            Moment::Closing(_) => matches!(said, Said::Closing),
-        }
-    }
-}
-
-/// Something acknowledged is not there: the evidence.
-#[derive(Debug, Serialize)]
-struct Lost {
-    kill: u64,
-    moment: String,
-    findings: Vec<Finding>,
-}
-
-impl std::fmt::Display for Lost {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        writeln!(f, "kill {} ({}): {}", self.kill, self.moment, report::count(self.findings.len() as u64, "finding"))?;
-        self.findings.iter().take(FINDINGS_MAX).try_for_each(|finding| writeln!(f, "  {finding}"))?;
-        if self.findings.len() > FINDINGS_MAX {
-            writeln!(f, "  and {} more", self.findings.len() - FINDINGS_MAX)?;
-        }
-        Ok(())
-    }
-}
-
-impl std::error::Error for Lost {}
-
-/// What is printed at the end.
-#[derive(Debug, Default, Serialize)]
-struct Summary {
-    dir: PathBuf,
-    seed: u64,
-    kills: u64,
-    kills_opening: u64,
-    kills_working: u64,
-    kills_closing: u64,
-    #[serde(flatten)]
-    tally: Tally,
-    torn_tails: u64,
-    /// Openings that found the log not closed.
-    recoveries: u64,
-    /// Closes that returned.
-    closes: u64,
-    seconds: f64,
-    ended_by: &'static str,
-}
-
-impl Summary {
-    /// Counts so far, for a line.
-    fn progress(&self) -> String {
-        format!(
-            "{}, {} acknowledged, {}",
-            report::count(self.kills, "kill"),
-            report::count(self.tally.acknowledged_records, "record"),
-            report::count(self.torn_tails, "torn tail"),
-        )
-    }
-
-    fn to_text(&self, result: &str) -> String {
-        let Summary { tally, .. } = self;
-        let mut text = format!("{result}: {} in {:.1} s", self.progress(), self.seconds);
-        if !matches!(self.ended_by, "runs" | "seconds" | "") {
-            let _ = write!(text, ", ended by {}", self.ended_by);
-        }
-        text.push('\n');
-        let mut line = |name: &str, value: String| {
-            let _ = writeln!(text, "{name:<12} {value}");
-        };
-        let Summary { kills_opening, kills_working, kills_closing, .. } = self;
-        line("killed", format!("{kills_opening} opening, {kills_working} working, {kills_closing} closing"));
-        line(
-            "records",
-            format!(
-                "{} acknowledged ({}), {} found that were not",
-                tally.acknowledged_records,
-                ByteSize(tally.acknowledged_bytes),
-                tally.unacknowledged_records
-            ),
-        );
-        line(
-            "truncations",
-            format!("{} acknowledged, {} under way when killed", tally.truncations, tally.truncations_interrupted),
-        );
-        line("openings", format!("{} recovered; {} clean", self.recoveries, report::count(self.closes, "close")));
-        line("seed", self.seed.to_string());
-        line("log", format!("kept in {}", self.dir.display()));
-        text
-    }
-}
-
 /// One run of the command.
 struct Torture<'a> {
     args: &'a Args,
-    exe: PathBuf,
-    stop: Arc<AtomicBool>,
+    killer: Killer<'a>,
     dice: Dice,
     ledger: Ledger,
     /// Whether there is a log: not before a first child got that far.
@@ -293,8 +171,12 @@ impl<'a> Torture<'a> {
         let runs = args.runs.or(args.seconds.is_none().then_some(RUNS));
         let mut torture = Torture {
             args,
-            exe: std::env::current_exe().context("cannot find this program's file")?,
-            stop,
+            killer: Killer {
+                args,
+                exe: std::env::current_exe().context("cannot find this program's file")?,
+                seed,
+                stop,
+            },
             dice: Dice::of(&[seed]),
             ledger: Ledger::default(),
             exists: false,
@@ -338,7 +220,7 @@ impl<'a> Torture<'a> {
         let seconds = Duration::from_secs(self.args.seconds.unwrap_or(u64::MAX));
         loop {
             match () {
-                () if self.stop.load(Ordering::Relaxed) => return Ok("a signal"),
+                () if self.killer.stop.load(Ordering::Relaxed) => return Ok("a signal"),
                 () if self.summary.kills >= runs => return Ok("runs"),
                 () if self.started_at.elapsed() >= seconds => return Ok("seconds"),
                 () => self.kill_and_check()?,
@@ -356,7 +238,7 @@ impl<'a> Torture<'a> {
         let moment = Moment::roll(&mut self.dice);
         let closes = matches!(moment, Moment::Closing(_)) || self.dice.roll(3) == 0;
         let session_us = if closes { 1 + self.dice.roll(20_000) } else { 0 };
-        let said = self.run_child(kill, moment, session_us)?;
+        let said = self.killer.run_child(kill, moment, session_us)?;
         self.summary.kills += 1;
         match moment {
             Moment::Opening(_) => self.summary.kills_opening += 1,
@@ -367,78 +249,6 @@ impl<'a> Torture<'a> {
         self.summary.closes += said.iter().filter(|s| matches!(s, Said::Closed { .. })).count() as u64;
         self.exists |= said.iter().any(|s| matches!(s, Said::Opened { .. }));
         self.check(kill, moment, &said)
-    }
-
-    /// Starts a child and kills it at the moment; returns what it said.
-    fn run_child(&self, kill: u64, moment: Moment, session_us: u64) -> anyhow::Result<Vec<Said>> {
-        let mut command = Command::new(&self.exe);
-        command.arg("torture-child").arg(&self.args.dir).stdin(Stdio::piped()).stdout(Stdio::piped());
-        for (name, value) in [
-            ("--seed", self.summary.seed),
-            ("--kill", kill),
-            ("--writers", self.args.writers),
-            ("--segment-size", self.args.segment_size.as_u64()),
-            ("--session-us", session_us),
-        ] {
-            command.arg(name).arg(value.to_string());
-        }
-        // A signal from the terminal is for this process alone.
-        #[cfg(unix)]
-        std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let mut child = command.spawn().context("cannot start a child")?;
-        let (mut said, waited) = match listen(&mut child) {
-            Ok(lines) => {
-                let mut said = Vec::new();
-                let waited = self.wait(&lines, moment, &mut said);
-                child.kill().context("cannot kill the child")?;
-                said.extend(lines);
-                (said, waited)
-            }
-            Err(error) => (Vec::new(), Err(error)),
-        };
-        let _ = child.kill();
-        let status = child.wait().context("cannot wait for the child")?;
-        if let Some(Said::Failed { code, error }) = said.iter().find(|s| matches!(s, Said::Failed { .. })) {
-            // What makes the log unusable is a loss; anything else is the surroundings' fault.
-            if *code != report::CORRUPT {
-                bail!("kill {kill}: the child could not go on: {error}");
-            }
-            said.push(Said::Wrong { what: format!("a log that refuses: {error}") });
-        } else if status.code().is_some() {
-            bail!("kill {kill}: the child ended by itself ({status})");
-        }
-        waited.with_context(|| format!("kill {kill}"))?;
-        Ok(said)
-    }
-
-    /// Listens to a child until the moment to kill it.
-    fn wait(&self, lines: &Receiver<Said>, moment: Moment, said: &mut Vec<Said>) -> anyhow::Result<()> {
-        let (mut deadline, mut is_counting) = match moment {
-            Moment::Opening(pause) => (Instant::now() + pause, true),
-            Moment::Working(_) | Moment::Closing(_) => (Instant::now() + PATIENCE, false),
-        };
-        while !self.stop.load(Ordering::Relaxed) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                if is_counting {
-                    break;
-                }
-                bail!("the child hangs: it did not come to what was waited for in {} s", PATIENCE.as_secs());
-            }
-            match lines.recv_timeout(left.min(TICK)) {
-                Ok(line) => {
-                    if let (false, true, Moment::Working(pause) | Moment::Closing(pause)) =
-                        (is_counting, moment.begins_with(&line), moment)
-                    {
-                        (deadline, is_counting) = (Instant::now() + pause, true);
-                    }
-                    said.push(line);
-                }
-                Err(RecvTimeoutError::Timeout) => {}
-                Err(RecvTimeoutError::Disconnected) => break,
-            }
-        }
-        Ok(())
     }
 
     /// Looks at what a kill left, and compares it with what was acknowledged.
@@ -483,62 +293,6 @@ impl<'a> Torture<'a> {
         self.summary.seconds = self.started_at.elapsed().as_secs_f64();
         Ok(())
     }
-
-    fn report(&self, lost: Option<Lost>) -> Outcome {
-        let result = if lost.is_some() { "LOST" } else { "nothing acknowledged was lost" };
-        let text = self.summary.to_text(result);
-        let Some(lost) = lost else {
-            if self.args.json {
-                report::print_json(&Reported { result: "nothing lost", summary: &self.summary, lost: None })?;
-            } else {
-                let limits = "a kill leaves the page cache alive: this says nothing about power cuts";
-                report::print(&format!("{text}{:<12} {limits}\n", "not shown"))?;
-            }
-            return Ok(Status::Done);
-        };
-        let path = self.args.dir.join(MARKER_NAME);
-        let written = File::options().append(true).open(&path).and_then(|mut file| write!(file, "\n{text}\n{lost}"));
-        written.with_context(|| format!("cannot write the evidence to {}", path.display()))?;
-        if self.args.json {
-            report::print_json(&Reported { result: "lost", summary: &self.summary, lost: Some(&lost) })?;
-        } else {
-            report::print(&format!("{text}{lost}"))?;
-        }
-        let first = lost.findings.first().map_or_else(String::new, ToString::to_string);
-        let (kill, seed) = (lost.kill, self.summary.seed);
-        let kept = format!("{} is kept, with the evidence in {}", self.args.dir.display(), path.display());
-        Err(LostError(format!("kill {kill}, seed {seed}: {first}; {kept}")).into())
-    }
-}
-
-/// The summary as JSON.
-#[derive(Serialize)]
-struct Reported<'a> {
-    result: &'static str,
-    #[serde(flatten)]
-    summary: &'a Summary,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    lost: Option<&'a Lost>,
-}
-
-/// Reads what the child says in a thread of its own, until it is dead.
-fn listen(child: &mut Child) -> anyhow::Result<Receiver<Said>> {
-    let stdout = child.stdout.take().context("the child has no standard output")?;
-    let (sender, lines) = mpsc::channel();
-    let read = move || {
-        let (mut stdout, mut line) = (BufReader::new(stdout), String::new());
-        // What follows the last newline was being written when the kill came.
-        while stdout.read_line(&mut line).is_ok_and(|len| len > 0) && line.ends_with('\n') {
-            let said = serde_json::from_str(&line);
-            let said = said.unwrap_or_else(|_| Said::Failed { code: 1, error: format!("it said {line:?}") });
-            if sender.send(said).is_err() {
-                return;
-            }
-            line.clear();
-        }
-    };
-    std::thread::Builder::new().name("listener".into()).spawn(read).context("cannot start a thread")?;
-    Ok(lines)
 }
 
 /// Reads every byte of the log in `dir`; `None` when there is no log. Nobody writes to it.

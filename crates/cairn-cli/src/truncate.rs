@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::look;
 use crate::report::{self, Outcome, Status, UsageError};
 
-/// Drop records at the beginning or at the end
+/// Drop records at the beginning or at the end of a log
 ///
 /// Durable on return, and atomic: a crash leaves the log before or after it. Needs the log for itself.
 #[derive(Debug, clap::Args)]

@@ -10,7 +10,7 @@ use crate::problem::Problem;
 use crate::report::{self, Outcome, Status};
 use crate::{info, look, progress};
 
-/// Check every byte
+/// Check every byte of a log
 ///
 /// Reads all segments, and lists all damage. Takes no lock and changes nothing, also while another process appends.
 #[derive(Debug, clap::Args)]

@@ -1,5 +1,7 @@
 //! Looking at a log without opening it: no lock, no change, also while another process appends.
 
+mod verify;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,7 +15,6 @@ use crate::reader::{Medium, Piece, Reader};
 use crate::state::Place;
 use crate::survey::{SegmentFile, Survey};
 use crate::tail::{Ending, Tail};
-use crate::walk::Walk;
 use crate::{Lsn, Seq, Start};
 
 /// A log as its files show it at one moment.
@@ -253,69 +254,6 @@ impl Inspection {
         }
         let sealed = self.tail.seal.and_then(|seal| seal.next_lsn()).unwrap_or(0);
         self.tail.end_lsn.max(self.tail.proven_lsn).max(sealed).saturating_add(1)
-    }
-
-    /// Reads everything, sealed segments too, and reports all that does not verify. `progress` is told the bytes read since it was last
-    /// called.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when a segment cannot be opened. Damage is no error here.
-    pub fn verify(&self, mut progress: impl FnMut(u64)) -> Result<Verification> {
-        let mut found =
-            Verification { records: 0, bytes: 0, end_state: self.end_state(), problems: self.problems.clone() };
-        let segments = &self.survey.segments;
-        for (i, file) in segments.iter().enumerate() {
-            let base_lsn = file.superblock.base_lsn;
-            let next = segments.get(i + 1).map(|next| next.superblock.base_lsn);
-            let end_lsn = next.unwrap_or(self.tail.end_lsn.max(self.tail.proven_lsn));
-            // What lies beyond the file's end is reported as missing already.
-            let file_end = base_lsn + file.file_len.saturating_sub(crate::format::DATA_OFFSET);
-            verify_segment(file, &*self.fs, end_lsn.min(file_end), next, self.survey.head.seq, &mut found)?;
-            let bytes = end_lsn - base_lsn;
-            found.bytes += bytes;
-            progress(bytes);
-        }
-        found.problems.sort_by_key(position);
-        // Damage at the end of the log was found when it was looked at, and again now.
-        found.problems.dedup_by(|b, a| match (a, b) {
-            (Error::Corrupt(a), Error::Corrupt(b)) => (&a.path, a.lsn) == (&b.path, b.lsn),
-            _ => false,
-        });
-        Ok(found)
-    }
-}
-
-/// Walks a segment that must verify up to `end_lsn`, going on behind damage; the segment after it starts at `next`. Counts the
-/// records from number `head_seq` on.
-fn verify_segment(
-    file: &SegmentFile,
-    fs: &dyn Fs,
-    end_lsn: u64,
-    next: Option<u64>,
-    head_seq: u64,
-    found: &mut Verification,
-) -> Result<()> {
-    let span = file.open(fs, end_lsn)?;
-    let mut walk = Walk::new(span.clone(), span.base_lsn, span.base_seq);
-    loop {
-        match walk.advance_record() {
-            Ok(true) => found.records += u64::from(walk.next_seq > head_seq),
-            Ok(false) => return Ok(()),
-            Err(damage) => {
-                // Never at the damage itself: a group whose header verifies and whose frames do not would be found again and again.
-                // And never at a group of another generation: it is not this segment's.
-                let mut resumes = walk.find_group(damage.lsn + 1);
-                while let Some(other) = resumes.filter(|g| g.generation != span.generation) {
-                    resumes = walk.find_group(other.lsn + 1);
-                }
-                let corruption = span.corruption(damage, resumes.map(|g| g.lsn).or(next));
-                found.problems.push(Error::Corrupt(corruption));
-                match resumes {
-                    Some(group) => walk.resume(&group),
-                    None => return Ok(()),
-                }
-            }
-        }
     }
 }
 

@@ -17,7 +17,11 @@
 //! ```
 //!
 //! [`Log`] keeps records in a directory or on any [`Store`](io::Store); [`Inspection`] looks at a log without opening it; [`stack`] is a byte stack in one
-//! file, with atomic transactions; [`io`] holds the stores and the file system seam.
+//! file, with atomic transactions; [`heap`] gives out blocks of such a file; [`io`] holds the stores and the file system seam.
+//!
+//! # Errors
+//! Each structure has an `Error` of its own, whose `kind()` says what to do about it, in the same words: fix the call, free space, wait, reopen,
+//! let a person look, or see what the system said. The heap's are the [stack's](stack::ErrorKind).
 
 /// Stores, the file system seam, atomic file replacement: the foundation, for those who bring a medium of their own.
 pub use cairn_io as io;
@@ -28,6 +32,28 @@ pub use cairn_log::{
 
 /// A byte stack in one file: every operation and every transaction atomic and durable, with one barrier.
 pub use cairn_stack as stack;
+
+/// Blocks of memory in one file: allocating, freeing, writing and the roots change together, atomic and durable, with one barrier.
+///
+/// ```
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("accounts");
+/// use cairnlog::heap::{Heap, Policy};
+/// use cairnlog::stack::Stack;
+///
+/// let heap = Heap::open(Stack::open(&path)?, Policy::SizeClass)?;
+/// heap.transaction(|tx| {
+///     let name = tx.alloc_with("Ada")?;
+///     tx.set_root(0, name) // root 0 leads to a block that is there, or, after a crash, to none
+/// })?;
+/// heap.close()?;
+///
+/// let heap = Heap::open(Stack::open(&path)?, Policy::SizeClass)?;
+/// assert_eq!(heap.root(0)?.read(&heap)?, b"Ada");
+/// assert!(heap.check()?.is_sound()); // every byte is header, free, or allocated: none is lost
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub use cairn_heap as heap;
 
 /// The examples of the README, so that they compile.
 #[cfg(doctest)]

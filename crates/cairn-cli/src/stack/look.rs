@@ -71,7 +71,7 @@ const PAUSE: Duration = Duration::from_millis(5);
 
 /// Looks at a stack. A commit that is just being written looks torn, and the one before it may: so that is believed only when it stays as it is for
 /// a while.
-pub(super) fn look(path: &Path) -> Result<Inspection, Error> {
+pub(crate) fn look(path: &Path) -> Result<Inspection, Error> {
     let mut stack = Inspection::open(path);
     for _ in 1..LOOKS_MAX {
         let before = match &stack {
@@ -92,7 +92,7 @@ pub(super) fn look(path: &Path) -> Result<Inspection, Error> {
     stack
 }
 
-fn state(end: EndState) -> &'static str {
+pub(crate) fn state(end: EndState) -> &'static str {
     match end {
         EndState::Closed => "closed",
         EndState::Unclosed => "unclosed",

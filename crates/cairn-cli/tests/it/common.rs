@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+use cairnlog::stack::Stack;
 use tempfile::TempDir;
 
 pub(crate) const CAIRN: &str = env!("CARGO_BIN_EXE_cairn");
@@ -215,6 +216,18 @@ pub(crate) fn torn_log() -> (TempDir, String) {
     let end = bytes.iter().rposition(|b| *b != 0).unwrap();
     std::fs::write(&path, &bytes[..end - 2]).unwrap();
     (parent, dir)
+}
+
+/// Opens a stack that nobody uses. A process that another test has just forked has its lock, too, until it becomes another program.
+#[track_caller]
+pub(crate) fn open_stack(file: &str) -> Stack {
+    for _ in 0..10_000 {
+        match Stack::open(file) {
+            Err(cairnlog::stack::Error::Locked { .. }) => std::thread::sleep(Duration::from_millis(1)),
+            opened => return opened.unwrap(),
+        }
+    }
+    panic!("{file} is in use");
 }
 
 /// A seeded generator, for moments and sizes (splitmix64).

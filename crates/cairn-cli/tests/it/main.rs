@@ -14,6 +14,7 @@ mod common;
 mod damage;
 mod doctor;
 mod full_disk;
+mod heap;
 mod kills;
 mod look;
 mod signals;

@@ -59,7 +59,7 @@ fn each_record_costs_one_write_and_one_barrier() {
 }
 
 /// The descriptors of files that were opened to be written past the page cache, as arguments begin with them: `5<`.
-fn direct_files(trace: &str) -> Vec<String> {
+pub(crate) fn direct_files(trace: &str) -> Vec<String> {
     let mut opening = std::collections::BTreeSet::new();
     let mut files = Vec::new();
     for line in trace.lines() {
@@ -80,16 +80,16 @@ fn direct_files(trace: &str) -> Vec<String> {
 }
 
 /// A line of a trace.
-struct Call<'a> {
-    thread: &'a str,
-    name: &'a str,
+pub(crate) struct Call<'a> {
+    pub(crate) thread: &'a str,
+    pub(crate) name: &'a str,
     /// From the first argument on.
-    rest: &'a str,
+    pub(crate) rest: &'a str,
 }
 
 impl<'a> Call<'a> {
     /// `None` for the second half of a call that was interrupted, and for signals.
-    fn parse(line: &'a str) -> Option<Self> {
+    pub(crate) fn parse(line: &'a str) -> Option<Self> {
         let (thread, call) = line.split_once(' ')?;
         let (name, rest) = call.trim_start().split_once('(')?;
         (!name.contains([' ', '<', '+', '-'])).then_some(Call { thread, name, rest })

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use cairn_io::{Access, File, Fs, NativeFs};
 use cairn_log::{EndState, Error, Inspection, Log, Lsn, SegmentInfo, Seq};
@@ -69,6 +69,8 @@ impl Watched {
 impl Fs for Watched {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         self.threads.lock().unwrap().insert(std::thread::current().id());
+        // Long enough for another thread, if there is one, to take its share.
+        std::thread::sleep(Duration::from_millis(1));
         NativeFs.open(path, access)
     }
     fn create_new(&self, _: &Path) -> io::Result<Arc<dyn File>> {

@@ -164,6 +164,32 @@ fn a_torn_group_in_a_recycled_file_is_told_from_the_end() {
     assert_eq!(log.open_report().bytes_cut, torn);
 }
 
+/// A look that was taken before a segment was dropped, and its file written over, does not call that damage.
+#[test]
+fn what_was_dropped_and_written_over_since_is_not_called_damaged() {
+    for seed in [2, 3] {
+        let sim = SimFs::new();
+        let log = open(&sim, seed);
+        for _ in 0..60 {
+            log.commit(&[1; 3000]).unwrap();
+        }
+        let look = inspect(&sim);
+        let before = look.verify(|_| ()).unwrap();
+        assert_eq!((before.records, before.problems.len()), (60, 0));
+        let mut gone = 0;
+        while log.stats().recycled < 6 {
+            let lsn = log.commit(&[7; 3000]).unwrap();
+            log.retain(Retention::From(lsn)).unwrap();
+            match look.verify(|_| ()) {
+                Ok(verified) => assert!(verified.problems.is_empty(), "{:?}", verified.problems),
+                Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => gone += 1,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        assert!(gone > 0);
+    }
+}
+
 /// A reader that stands in a segment that was dropped, and written over since, is told so.
 #[test]
 fn a_reader_of_what_was_dropped_and_written_over_is_told_so() {

@@ -9,7 +9,7 @@ use std::thread;
 use std::time::SystemTime;
 
 use cairn_io::{Access, Backend, File, Fs};
-use cairn_log::{Error, Log, Lsn, Options, Seq};
+use cairn_log::{Error, Inspection, Log, Lsn, Options, Retention, Seq};
 use cairn_sim::{Call, SectorSize, SimFs, SimOptions};
 
 use crate::concurrency::within;
@@ -70,6 +70,36 @@ fn a_small_commit_writes_one_block() {
                 // One block each, and the second one where a group lies in two.
                 Backend::Direct => assert!(bytes <= (commits + commits * group / block + 1) * block, "{bytes} bytes"),
                 _ => assert_eq!(bytes, commits * group),
+            }
+        }
+    }
+}
+
+/// guards: L40
+///
+/// Commits of small records alone, once their segment is sealed, take half more than the frames at most: no commit is padded to a block, and what was
+/// prepared and not used is given back.
+#[test]
+fn sealed_segments_of_small_commits_take_half_more_than_the_frames() {
+    for sector in [SectorSize::Bytes512, SectorSize::Bytes4096] {
+        for backend in BACKENDS {
+            let sim = SimFs::with_options(SimOptions::new().sector_size(sector));
+            let log = open(&sim, backend, Log::options().segment_size(256 << 10));
+            let mut lsn = Lsn::START;
+            while log.stats().rotations < 4 {
+                lsn = log.commit(&[7; 100]).unwrap();
+                if log.stats().rotations == 2 {
+                    // Those that follow are written into the files of these.
+                    log.retain(Retention::From(lsn)).unwrap();
+                }
+            }
+            assert!(log.stats().recycled > 0);
+            let segments = Inspection::open_on(Arc::new(sim.clone()), "/log").unwrap().segments();
+            let sealed: Vec<_> = segments.iter().filter(|s| s.sealed).collect();
+            assert!(!sealed.is_empty(), "up to {lsn:?}");
+            for segment in sealed {
+                let frames = (segment.end_seq.0 - segment.base_seq.0) * 112;
+                assert!(segment.file_bytes * 2 <= frames * 3, "{backend:?}: {} bytes for {frames}", segment.file_bytes);
             }
         }
     }
