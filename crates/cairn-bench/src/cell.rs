@@ -16,6 +16,8 @@ use crate::subject::{Ability, Setup};
 pub(crate) enum Mode {
     /// Each thread commits one record and waits, again and again.
     Durable,
+    /// As durable, by one thread that looks after each commit whether a segment was sealed meanwhile.
+    Rotations,
     /// Each thread appends this many records, then waits for one barrier.
     Batch(usize),
     /// One thread keeps this many commits in flight.
@@ -28,29 +30,95 @@ pub(crate) enum Mode {
     OpenClean,
     /// A log whose process was killed is opened.
     OpenCrashed,
+    /// This many bytes are appended to a log that keeps the last ones only; what it uses meanwhile is what counts.
+    Soak,
+    /// Each thread pushes one record onto a stack and waits.
+    StackPush,
+    /// Each thread overwrites bytes of a stack and waits.
+    StackSet(Place),
+    /// Each thread reads bytes of a stack.
+    StackGet(Beside),
+    /// A stack that was closed is opened.
+    StackOpen,
+    /// A stack whose process was killed is opened.
+    StackOpenCrashed,
+    /// Each thread allocates a block of a heap, waits, frees it, and waits.
+    HeapPair,
+    /// A heap with many free blocks is opened.
+    HeapOpen,
 }
+
+/// Where a stack is overwritten, always at random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Place {
+    /// Within 256 aligned bytes of `bstack`'s file: what it takes for atomic.
+    Inside,
+    /// Across the end of such.
+    Across,
+    /// Anywhere.
+    Anywhere,
+}
+
+/// What goes on while a stack is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Beside {
+    /// Nothing.
+    Idle,
+    /// [`PUSHERS`] threads push.
+    Pushes,
+}
+
+/// Threads that push while a stack is read.
+pub(crate) const PUSHERS: usize = 4;
 
 impl Mode {
     /// What a subject needs to be able to do for it.
     pub(crate) fn ability(self) -> Ability {
         match self {
-            Mode::Durable => Ability::Durable,
+            Mode::Durable | Mode::Rotations => Ability::Durable,
             Mode::Batch(_) => Ability::Batch,
             Mode::Tickets(_) => Ability::Tickets,
             Mode::NoSync => Ability::NoSync,
             Mode::Replay => Ability::Replay,
             Mode::OpenClean | Mode::OpenCrashed => Ability::Open,
+            Mode::Soak => Ability::Soak,
+            Mode::StackPush => Ability::StackPush,
+            Mode::StackSet(_) => Ability::StackSet,
+            Mode::StackGet(_) => Ability::StackGet,
+            Mode::StackOpen | Mode::StackOpenCrashed => Ability::StackOpen,
+            Mode::HeapPair => Ability::HeapPair,
+            Mode::HeapOpen => Ability::HeapOpen,
         }
+    }
+
+    /// Whether what is measured is opening.
+    pub(crate) fn opens(self) -> bool {
+        matches!(self, Mode::OpenClean | Mode::OpenCrashed | Mode::StackOpen | Mode::StackOpenCrashed | Mode::HeapOpen)
+    }
+
+    /// Whether what was prepared is left as a killed process leaves it.
+    pub(crate) fn crashed(self) -> bool {
+        matches!(self, Mode::OpenCrashed | Mode::StackOpenCrashed)
+    }
+
+    /// Whether what is counted was waited for until it was durable.
+    pub(crate) fn acknowledges(self) -> bool {
+        !matches!(self, Mode::NoSync | Mode::Replay | Mode::StackGet(_)) && !self.opens()
+    }
+
+    /// Whether threads never sleep by themselves. With a real-time priority they would let nobody else in.
+    pub(crate) fn spins(self) -> bool {
+        matches!(self, Mode::StackGet(_))
     }
 
     /// Whether one thread is all there is.
     pub(crate) fn single_threaded(self) -> bool {
-        matches!(self, Mode::Tickets(_) | Mode::Replay | Mode::OpenClean | Mode::OpenCrashed)
+        matches!(self, Mode::Rotations | Mode::Tickets(_) | Mode::Replay | Mode::Soak) || self.opens()
     }
 
     /// Whether records have to be written by another process first.
     pub(crate) fn prepared(self) -> bool {
-        matches!(self, Mode::Replay | Mode::OpenClean | Mode::OpenCrashed)
+        self == Mode::Replay || self.opens()
     }
 }
 
@@ -58,12 +126,24 @@ impl fmt::Display for Mode {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Mode::Durable => f.write_str("durable"),
+            Mode::Rotations => f.write_str("rotations"),
             Mode::Batch(k) => write!(f, "batch:{k}"),
             Mode::Tickets(k) => write!(f, "tickets:{k}"),
             Mode::NoSync => f.write_str("nosync"),
             Mode::Replay => f.write_str("replay"),
             Mode::OpenClean => f.write_str("open-clean"),
             Mode::OpenCrashed => f.write_str("open-crashed"),
+            Mode::Soak => f.write_str("soak"),
+            Mode::StackPush => f.write_str("stack-push"),
+            Mode::StackSet(Place::Inside) => f.write_str("stack-set-inside"),
+            Mode::StackSet(Place::Across) => f.write_str("stack-set-across"),
+            Mode::StackSet(Place::Anywhere) => f.write_str("stack-set"),
+            Mode::StackGet(Beside::Idle) => f.write_str("stack-get"),
+            Mode::StackGet(Beside::Pushes) => f.write_str("stack-get-busy"),
+            Mode::StackOpen => f.write_str("stack-open"),
+            Mode::StackOpenCrashed => f.write_str("stack-open-crashed"),
+            Mode::HeapPair => f.write_str("heap-pair"),
+            Mode::HeapOpen => f.write_str("heap-open"),
         }
     }
 }
@@ -80,15 +160,25 @@ impl FromStr for Mode {
         };
         Ok(match (name, number) {
             ("durable", None) => Mode::Durable,
+            ("rotations", None) => Mode::Rotations,
             ("batch", Some(k)) if k > 0 => Mode::Batch(k),
             ("tickets", Some(k)) if k > 0 => Mode::Tickets(k),
             ("nosync", None) => Mode::NoSync,
             ("replay", None) => Mode::Replay,
             ("open-clean", None) => Mode::OpenClean,
             ("open-crashed", None) => Mode::OpenCrashed,
-            _ => bail!(
-                "unknown mode {text}: durable, batch:K, tickets:K, nosync, replay, open, open-clean or open-crashed"
-            ),
+            ("soak", None) => Mode::Soak,
+            ("stack-push", None) => Mode::StackPush,
+            ("stack-set-inside", None) => Mode::StackSet(Place::Inside),
+            ("stack-set-across", None) => Mode::StackSet(Place::Across),
+            ("stack-set", None) => Mode::StackSet(Place::Anywhere),
+            ("stack-get", None) => Mode::StackGet(Beside::Idle),
+            ("stack-get-busy", None) => Mode::StackGet(Beside::Pushes),
+            ("stack-open", None) => Mode::StackOpen,
+            ("stack-open-crashed", None) => Mode::StackOpenCrashed,
+            ("heap-pair", None) => Mode::HeapPair,
+            ("heap-open", None) => Mode::HeapOpen,
+            _ => bail!("unknown mode {text}; `run --help` lists them"),
         })
     }
 }
@@ -139,7 +229,9 @@ pub(crate) struct Cell {
     pub(crate) max_bytes: u64,
     /// Segment size.
     pub(crate) segment_bytes: u64,
-    /// Records that a prepared log has at least.
+    /// What a log with retention keeps.
+    pub(crate) keep_bytes: u64,
+    /// Records that a prepared log has at least; free blocks that a heap is prepared with.
     pub(crate) expected_records: u64,
     /// The fresh directory.
     pub(crate) dir: PathBuf,
@@ -154,10 +246,22 @@ impl Cell {
             dir: self.dir.clone(),
             size: self.size,
             segment_bytes: self.segment_bytes,
+            keep_bytes: self.keep_bytes,
             barrier_latency: Duration::from_micros(self.barrier_latency_us),
             mode: self.mode,
+            expected_records: self.expected_records,
             fresh: !(self.mode.prepared() && self.phase == Phase::Measure),
         }
+    }
+}
+
+/// For people.
+pub(crate) fn show_bytes(bytes: u64) -> String {
+    match bytes {
+        b if b >= 1 << 30 && b.is_multiple_of(1 << 30) => format!("{} GiB", b >> 30),
+        b if b >= 1 << 20 && b.is_multiple_of(1 << 20) => format!("{} MiB", b >> 20),
+        b if b >= 1 << 10 && b.is_multiple_of(1 << 10) => format!("{} KiB", b >> 10),
+        b => format!("{b} B"),
     }
 }
 
@@ -192,10 +296,7 @@ impl fmt::Display for Key {
         if !self.mode.single_threaded() {
             write!(f, ", {} thread{}", self.threads, if self.threads == 1 { "" } else { "s" })?;
         }
-        match self.size {
-            size if size >= 1024 && size.is_multiple_of(1024) => write!(f, ", {} KiB", size / 1024)?,
-            size => write!(f, ", {size} B")?,
-        }
+        write!(f, ", {}", show_bytes(self.size as u64))?;
         match self.barrier_latency_us {
             0 => Ok(()),
             us if us.is_multiple_of(1000) => write!(f, ", barrier +{} ms", us / 1000),

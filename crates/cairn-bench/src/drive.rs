@@ -10,14 +10,15 @@ use std::sync::{Barrier, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
 
-use crate::cell::{Cell, Mode, Phase};
+use crate::cell::{Beside, Cell, Mode, PUSHERS, Phase};
 use crate::device;
-use crate::measure::{Measurement, Snapshot, histogram};
-use crate::subject::{Ability, Entry, Pipeline, Seen, Subject, Writer};
+use crate::measure::{Latency, Measurement, Sample, Snapshot, histogram};
+use crate::raw::frame::frame_len;
+use crate::subject::{Ability, Entry, Pipeline, Seen, Setup, Subject, Writer};
 use crate::subjects;
 
 /// Precedes the result on the standard output of a child: peers may print things of their own.
@@ -26,8 +27,16 @@ pub(crate) const RESULT_MARK: &str = "CAIRN-BENCH-RESULT ";
 /// One in this many appends is timed where an append takes no longer than looking at the clock.
 const SAMPLE: u64 = 32;
 
-/// No preparation takes longer.
-const PREPARE_AT_MOST: Duration = Duration::from_secs(120);
+/// No preparation, and no soak, takes longer: two minutes, and as long again for each of so many bytes.
+pub(crate) fn at_most(bytes: u64) -> Duration {
+    Duration::from_secs(120) * (1 + (bytes >> 32) as u32)
+}
+
+/// Bytes of payload between two looks at what is used.
+const SAMPLE_EVERY: u64 = 1 << 30;
+
+/// Where a heap is prepared whose allocator takes a barrier or more for each of many blocks: there barriers cost nothing.
+const MEMORY: &str = "/dev/shm";
 
 /// What a child process answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,8 +55,12 @@ pub(crate) fn child(json: &str) -> Result<()> {
     // Injected latencies are slept; the kernel may otherwise add 50 µs to each.
     rustix::thread::set_current_timer_slack(std::num::NonZeroU64::new(1)).context("timer slack")?;
     let entry = subjects::find(&cell.subject)?;
+    if (cell.phase, cell.mode) == (Phase::Prepare, Mode::HeapOpen) {
+        return prepare_heap(&cell, entry);
+    }
+    let setup = cell.setup();
     let begin = Instant::now();
-    let subject = (entry.open)(&cell.setup()).with_context(|| format!("{} does not open", entry.name))?;
+    let subject = (entry.open)(&setup).with_context(|| format!("{} does not open", entry.name))?;
     let opened = begin.elapsed();
     let answer = match (cell.phase, cell.mode) {
         (Phase::Prepare, _) => return prepare(&cell, entry, subject),
@@ -55,10 +68,11 @@ pub(crate) fn child(json: &str) -> Result<()> {
             commit_with_marks(&*subject, commits)?;
             Answer::Done
         }
-        (Phase::Measure, Mode::Durable | Mode::Batch(_) | Mode::NoSync) => measured(write(&cell, &*subject)?),
         (Phase::Measure, Mode::Tickets(in_flight)) => measured(tickets(&cell, &*subject, in_flight)?),
         (Phase::Measure, Mode::Replay) => measured(replay(&cell, &*subject)?),
-        (Phase::Measure, Mode::OpenClean | Mode::OpenCrashed) => measured(open(&cell, &*subject, opened)?),
+        (Phase::Measure, Mode::Soak) => measured(soak(&cell, &*subject)?),
+        (Phase::Measure, mode) if mode.opens() => measured(open(&cell, &*subject, opened)?),
+        (Phase::Measure, _) => measured(write(&cell, &*subject)?),
     };
     subject.close().context("closing")?;
     print_answer(&answer)
@@ -103,7 +117,9 @@ struct Counter(AtomicU64);
 /// What the threads and the main thread share.
 struct Control {
     phase: AtomicU8,
+    /// What each thread has done; those at the end work beside the ones that are measured.
     records: Vec<Counter>,
+    measured: usize,
     stopped: Mutex<bool>,
     stopping: Condvar,
     device: Option<PathBuf>,
@@ -117,7 +133,8 @@ impl Control {
         Control {
             most: if subject.keeps_nothing() { u64::MAX } else { most },
             phase: AtomicU8::new(WARMING_UP),
-            records: (0..threads).map(|_| Counter::default()).collect(),
+            records: (0..threads + beside(cell.mode)).map(|_| Counter::default()).collect(),
+            measured: threads,
             stopped: Mutex::new(false),
             stopping: Condvar::new(),
             device: device::stat_file(&cell.dir),
@@ -141,8 +158,8 @@ impl Control {
     }
 
     fn snapshot(&self, subject: &dyn Subject) -> Result<Snapshot> {
-        let records = || self.records.iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
-        Snapshot::take(records, subject.barriers(), self.device.as_deref())
+        let records = || self.records[..self.measured].iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
+        Snapshot::take(records, Some(subject), self.device.as_deref())
     }
 
     /// The main thread's part: the window, with `finish` inside it.
@@ -170,19 +187,44 @@ impl Control {
     }
 }
 
-/// Durable, batch and nosync: every thread with a writer of its own.
+/// Threads that work beside those that are measured.
+fn beside(mode: Mode) -> usize {
+    if mode == Mode::StackGet(Beside::Pushes) { PUSHERS } else { 0 }
+}
+
+/// What one thread found.
+struct Latencies {
+    all: Histogram<u64>,
+    /// Of the commits during which a segment was sealed.
+    at_rotation: Histogram<u64>,
+}
+
+impl Latencies {
+    fn new() -> Self {
+        Latencies { all: histogram(), at_rotation: histogram() }
+    }
+
+    fn add(&mut self, other: &Latencies) -> Result<()> {
+        self.all.add(&other.all)?;
+        Ok(self.at_rotation.add(&other.at_rotation)?)
+    }
+}
+
+/// Every thread with a writer of its own.
 fn write(cell: &Cell, subject: &dyn Subject) -> Result<Measurement> {
     let control = Control::new(cell, subject, cell.threads);
-    let start = Barrier::new(cell.threads + 1);
-    let finished = Barrier::new(cell.threads + 1);
-    let (window, histograms) = thread::scope(|scope| {
-        let threads: Vec<_> = (0..cell.threads)
+    let threads = control.records.len();
+    let start = Barrier::new(threads + 1);
+    let finished = Barrier::new(threads + 1);
+    let (window, latencies) = thread::scope(|scope| {
+        let threads: Vec<_> = (0..threads)
             .map(|thread| {
                 let (control, start, finished) = (&control, &start, &finished);
                 scope.spawn(move || {
-                    let writer = subject.writer(thread);
+                    let writer = if thread < cell.threads { subject.writer(thread) } else { subject.disturber() };
                     start.wait();
-                    let result = writer.and_then(|mut writer| write_until_stopped(cell, control, thread, &mut *writer));
+                    let result =
+                        writer.and_then(|mut writer| write_until_stopped(cell, control, thread, subject, &mut *writer));
                     control.stop();
                     finished.wait();
                     result
@@ -198,15 +240,31 @@ fn write(cell: &Cell, subject: &dyn Subject) -> Result<Measurement> {
         if cell.mode != Mode::NoSync {
             finished.wait();
         }
-        let histograms: Vec<_> = threads.into_iter().map(|t| t.join()).collect();
-        (window, histograms)
+        let latencies: Vec<_> = threads.into_iter().map(|t| t.join()).collect();
+        (window, latencies)
     });
-    let mut merged = histogram();
-    for one in histograms {
-        merged.add(one.map_err(|_| anyhow!("a thread panicked"))??)?;
+    let mut merged = Latencies::new();
+    for (thread, one) in latencies.into_iter().enumerate() {
+        let one = one.map_err(|_| anyhow!("a thread panicked"))??;
+        if thread < cell.threads {
+            merged.add(&one)?;
+        }
     }
     let (begin, end) = window?;
-    Measurement::between(&begin, &end, cell.size, &merged, subject.note())
+    let mut note = subject.note();
+    if beside(cell.mode) > 0 {
+        let pushed: u64 = control.records[cell.threads..].iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
+        note = Some(format!("{:.0} pushes/s beside", pushed as f64 / (cell.warmup + cell.seconds)));
+    }
+    let mut measurement = Measurement::between(&begin, &end, cell.size, &merged.all, note)?;
+    if !merged.at_rotation.is_empty() {
+        measurement.at_rotation_us = Some(Latency::of(&merged.at_rotation));
+    }
+    if let Some(space) = subject.space()? {
+        let frame_bytes = space.records * frame_len(cell.size) as u64;
+        measurement.disk_per_frame_byte = Some(space.disk_bytes as f64 / frame_bytes as f64);
+    }
+    Ok(measurement)
 }
 
 /// One thread's part of a measurement.
@@ -214,14 +272,16 @@ fn write_until_stopped(
     cell: &Cell,
     control: &Control,
     thread: usize,
+    subject: &dyn Subject,
     writer: &mut dyn Writer,
-) -> Result<Histogram<u64>> {
-    let mut histogram = histogram();
+) -> Result<Latencies> {
+    let mut latencies = Latencies::new();
     let batch = if let Mode::Batch(k) = cell.mode { k } else { 1 };
     let payloads = random_bytes(cell.size * batch, thread as u64 + 1);
     let records: Vec<&[u8]> = payloads.chunks(cell.size.max(1)).collect();
     let record: &[u8] = records.first().copied().unwrap_or_default();
     let published = &control.records[thread].0;
+    let mut rotations = subject.rotations();
     let mut done = 0;
     while done <= control.most {
         let phase = control.phase();
@@ -234,8 +294,16 @@ fn write_until_stopped(
             Mode::NoSync => writer.append(record)?,
             _ => writer.commit(record)?,
         }
+        let took = begin.elapsed().as_nanos() as u64;
         if phase == MEASURING {
-            histogram.saturating_record(begin.elapsed().as_nanos() as u64);
+            latencies.all.saturating_record(took);
+        }
+        if cell.mode == Mode::Rotations {
+            let before = rotations;
+            rotations = subject.rotations();
+            if rotations != before && phase == MEASURING {
+                latencies.at_rotation.saturating_record(took);
+            }
         }
         done += records.len() as u64;
         if cell.mode == Mode::NoSync {
@@ -246,7 +314,7 @@ fn write_until_stopped(
         }
         published.store(done, Ordering::Relaxed);
     }
-    Ok(histogram)
+    Ok(latencies)
 }
 
 /// One thread, many commits in flight.
@@ -333,6 +401,36 @@ fn check_replayed(cell: &Cell, seen: &Seen) -> Result<()> {
     Ok(())
 }
 
+/// One thread appends and waits, with large batches, and looks at what is used as it goes on.
+fn soak(cell: &Cell, subject: &dyn Subject) -> Result<Measurement> {
+    let stat = device::stat_file(&cell.dir);
+    let (mut histogram, mut series) = (histogram(), Vec::new());
+    let payloads = random_bytes(cell.size * batch_of(cell.size), 7);
+    let records: Vec<&[u8]> = payloads.chunks(cell.size.max(1)).collect();
+    let mut writer = subject.writer(0)?;
+    let begin = Snapshot::take(|| 0, Some(subject), stat.as_deref())?;
+    let mut written = 0;
+    while written < cell.max_bytes {
+        ensure!(begin.at.elapsed() < at_most(cell.max_bytes), "wrote only {written} bytes in {:?}", begin.at.elapsed());
+        let one = Instant::now();
+        writer.commit_many(&records)?;
+        histogram.saturating_record(one.elapsed().as_nanos() as u64);
+        let before = written;
+        written += payloads.len() as u64;
+        if before / SAMPLE_EVERY != written / SAMPLE_EVERY || written >= cell.max_bytes {
+            series.push(Sample::take(written, begin.at, &cell.dir)?);
+        }
+    }
+    let end = Snapshot::take(|| written / cell.size as u64, Some(subject), stat.as_deref())?;
+    let measurement = Measurement::between(&begin, &end, cell.size, &histogram, subject.note())?;
+    Ok(Measurement { series, ..measurement })
+}
+
+/// Records that are written at once where it is not writing that is measured.
+fn batch_of(size: usize) -> usize {
+    ((1 << 20) / size.max(1)).clamp(1, 4096)
+}
+
 /// The opening that has just happened, and a look whether everything is there.
 fn open(cell: &Cell, subject: &dyn Subject, opened: Duration) -> Result<Measurement> {
     let rss_peak = crate::measure::rss_peak()?;
@@ -353,28 +451,24 @@ fn open(cell: &Cell, subject: &dyn Subject, opened: Duration) -> Result<Measurem
 
 /// Writes `max_bytes` of payload, durable; then closes, or ends like a killed process with some more records on the way.
 fn prepare(cell: &Cell, entry: &Entry, subject: Box<dyn Subject>) -> Result<()> {
-    let batch = (1 << 20) / cell.size.max(1);
-    let batch = batch.clamp(1, 4096);
-    let payloads = random_bytes(cell.size * batch, 7);
+    let payloads = random_bytes(cell.size * batch_of(cell.size), 7);
     let records: Vec<&[u8]> = payloads.chunks(cell.size.max(1)).collect();
     let begin = Instant::now();
     let mut written = 0;
     {
         let mut writer = subject.writer(0)?;
         while written * (cell.size as u64) < cell.max_bytes {
-            if begin.elapsed() > PREPARE_AT_MOST {
-                bail!("wrote only {written} records in {PREPARE_AT_MOST:?}");
-            }
+            ensure!(begin.elapsed() < at_most(cell.max_bytes), "wrote only {written} records in {:?}", begin.elapsed());
             writer.commit_many(&records)?;
             written += records.len() as u64;
         }
-        if cell.mode == Mode::OpenCrashed && entry.abilities.contains(&Ability::NoSync) {
+        if cell.mode.crashed() && entry.abilities.contains(&Ability::NoSync) {
             for record in &records {
                 writer.append(record)?;
             }
         }
     }
-    if cell.mode == Mode::OpenCrashed {
+    if cell.mode.crashed() {
         subject.flush()?;
         print_answer(&Answer::Prepared(written))?;
         // What is in memory stays there.
@@ -383,6 +477,23 @@ fn prepare(cell: &Cell, entry: &Entry, subject: Box<dyn Subject>) -> Result<()> 
     }
     subject.close().context("closing")?;
     print_answer(&Answer::Prepared(written))
+}
+
+/// Leaves a heap with as many free blocks as are expected, made where it takes no time, and copied to where it is opened.
+fn prepare_heap(cell: &Cell, entry: &Entry) -> Result<()> {
+    let memory = tempfile::Builder::new().prefix("cairn-bench-").tempdir_in(MEMORY).context("a directory in memory")?;
+    let setup = Setup { dir: memory.path().to_owned(), ..cell.setup() };
+    let subject = (entry.open)(&setup).with_context(|| format!("{} does not open", entry.name))?;
+    subject.fragment(cell.expected_records)?;
+    subject.close().context("closing")?;
+    for file in std::fs::read_dir(memory.path())? {
+        let file = file?;
+        let copy = cell.dir.join(file.file_name());
+        std::fs::copy(file.path(), &copy).context("copying the heap")?;
+        std::fs::File::open(&copy)?.sync_all().context("syncing the heap")?;
+    }
+    std::fs::File::open(&cell.dir)?.sync_all().context("syncing the heap's directory")?;
+    print_answer(&Answer::Prepared(cell.expected_records))
 }
 
 /// Text in the record with number `n`, and in the mark that follows its acknowledgement.

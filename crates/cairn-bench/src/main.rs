@@ -4,8 +4,8 @@
 //! process of its own, in a directory of its own that is deleted afterwards; repetitions are interleaved, so that a machine that
 //! slows down slows everybody down. See the README of this crate for what the columns mean and what they do not show.
 //!
-//! Where to look: [`subject`] for what a subject has to do, `subjects/` for ours and the peers, `raw/` for the loops that show the
-//! limit, [`drive`] for what happens inside a measurement, [`prove`] for who really syncs.
+//! Where to look: [`subject`] for what a subject has to do, [`structures`] for those that are not logs, `subjects/` for ours and the peers, `raw/` for the
+//! loops that show the limit, [`drive`] for what happens inside a measurement, [`prove`] for who really syncs.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program that talks to its user")]
 #![allow(clippy::cast_possible_truncation, reason = "sizes and durations of a benchmark fit every type used for them")]
 #![cfg_attr(
@@ -32,6 +32,8 @@ mod raw;
 mod report;
 #[cfg(target_os = "linux")]
 mod run;
+#[cfg(target_os = "linux")]
+mod structures;
 #[cfg(target_os = "linux")]
 mod subject;
 #[cfg(target_os = "linux")]

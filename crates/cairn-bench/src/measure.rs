@@ -1,6 +1,7 @@
 //! What a process can say about itself: time, CPU, context switches, bytes, memory.
 
 use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::Instant;
 
@@ -9,6 +10,8 @@ use hdrhistogram::Histogram;
 use nix::sys::resource::{UsageWho, getrusage};
 use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
+
+use crate::subject::Subject;
 
 /// Counters at one moment. Differences of two are what a measurement reports.
 #[derive(Clone, Copy, Debug)]
@@ -23,11 +26,17 @@ pub(crate) struct Snapshot {
     device: DeviceCounters,
     /// Barriers, from the subject itself.
     barriers: Option<u64>,
+    /// Segments sealed, from the subject itself.
+    rotations: Option<u64>,
 }
 
 impl Snapshot {
-    /// Looks now. `device` is the `stat` file of the block device below the directory, when there is one.
-    pub(crate) fn take(records: impl FnOnce() -> u64, barriers: Option<u64>, device: Option<&Path>) -> Result<Self> {
+    /// Looks now, and asks the subject if it is one that counts. `device` is the `stat` file of the block device below the directory, when there is one.
+    pub(crate) fn take(
+        records: impl FnOnce() -> u64,
+        subject: Option<&dyn Subject>,
+        device: Option<&Path>,
+    ) -> Result<Self> {
         let device = device.map(DeviceCounters::read).transpose()?.unwrap_or_default();
         let usage = getrusage(UsageWho::RUSAGE_SELF).context("getrusage")?;
         let switches = usage.voluntary_context_switches() + usage.involuntary_context_switches();
@@ -37,7 +46,8 @@ impl Snapshot {
             cpu_ns: cpu.tv_sec as u64 * 1_000_000_000 + cpu.tv_nsec as u64,
             switches: switches as u64,
             device,
-            barriers,
+            barriers: subject.and_then(Subject::barriers),
+            rotations: subject.and_then(Subject::rotations),
             records: records(),
             at: Instant::now(),
         })
@@ -70,10 +80,57 @@ fn write_bytes() -> Result<u64> {
 
 /// Peak resident memory of this process in bytes.
 pub(crate) fn rss_peak() -> Result<u64> {
+    status("VmHWM:")
+}
+
+/// A line in KiB of what the kernel knows of this process, in bytes.
+fn status(name: &str) -> Result<u64> {
     let text = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
-    let value = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let value = text.lines().find_map(|line| line.strip_prefix(name));
     let kib = value.and_then(|v| v.trim().strip_suffix(" kB")).and_then(|v| v.trim().parse::<u64>().ok());
     Ok(kib.unwrap_or(0) * 1024)
+}
+
+/// What a process uses at one moment of a long run.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Sample {
+    /// Payload appended by then, in bytes.
+    pub(crate) payload_bytes: u64,
+    /// Seconds since the run began.
+    pub(crate) seconds: f64,
+    /// Resident memory in bytes.
+    pub(crate) rss_bytes: u64,
+    /// Open descriptors.
+    pub(crate) descriptors: u64,
+    /// Bytes allocated for the files in its directory.
+    pub(crate) disk_bytes: u64,
+}
+
+impl Sample {
+    /// Looks now.
+    pub(crate) fn take(payload_bytes: u64, begin: Instant, dir: &Path) -> Result<Self> {
+        Ok(Sample {
+            payload_bytes,
+            seconds: begin.elapsed().as_secs_f64(),
+            rss_bytes: status("VmRSS:")?,
+            descriptors: fs::read_dir("/proc/self/fd").context("/proc/self/fd")?.count() as u64,
+            disk_bytes: disk_bytes(dir)?,
+        })
+    }
+}
+
+/// Bytes allocated for everything in a directory. What is removed meanwhile does not count.
+fn disk_bytes(dir: &Path) -> Result<u64> {
+    let mut bytes = 0;
+    for entry in fs::read_dir(dir).context("the directory of the measurement")? {
+        let path = entry?.path();
+        match fs::symlink_metadata(&path) {
+            Ok(metadata) if metadata.is_dir() => bytes += disk_bytes(&path)?,
+            Ok(metadata) => bytes += metadata.blocks() * 512,
+            Err(_) => {}
+        }
+    }
+    Ok(bytes)
 }
 
 /// A histogram of nanoseconds with three significant digits, up to a minute.
@@ -114,6 +171,14 @@ pub(crate) struct Measurement {
     pub(crate) device_bytes: f64,
     /// Peak resident memory in bytes.
     pub(crate) rss_peak: u64,
+    /// Segments sealed in the window, counted by the subject.
+    pub(crate) rotations: Option<f64>,
+    /// Latency of the commits during which a segment was sealed.
+    pub(crate) at_rotation_us: Option<Latency>,
+    /// Bytes allocated on disk for sealed segments, per byte of payload and frame in them.
+    pub(crate) disk_per_frame_byte: Option<f64>,
+    /// What a long run used as it went on.
+    pub(crate) series: Vec<Sample>,
     /// What the subject says it is doing.
     pub(crate) note: Option<String>,
 }
@@ -166,6 +231,10 @@ impl Measurement {
             device_writes: per_record(a.device.writes, b.device.writes),
             device_bytes: per_record(a.device.sectors, b.device.sectors) * 512.0,
             rss_peak: rss_peak()?,
+            rotations: a.rotations.zip(b.rotations).map(|(a, b)| (b - a) as f64),
+            at_rotation_us: None,
+            disk_per_frame_byte: None,
+            series: Vec::new(),
             note,
         })
     }

@@ -16,11 +16,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::cell::{Cell, Mode, Phase};
+use crate::cell::{Cell, Phase};
 use crate::cli::ProveArgs;
 use crate::drive::{prove_mark, prove_record};
 use crate::priority::Scheduling;
-use crate::subject::{Ability, Entry};
+use crate::subject::Entry;
 use crate::{device, run, subjects};
 
 /// Commits looked at unless told otherwise.
@@ -113,7 +113,7 @@ pub(crate) fn main(args: &ProveArgs) -> Result<()> {
     )?;
     writeln!(out, "|---|---|---|---:|---|---|---:|")?;
     for entry in subjects::select(&args.subjects)? {
-        if !entry.abilities.contains(&Ability::Durable) {
+        if entry.provable().is_none() {
             continue;
         }
         let proof = proof(entry, &dir, scheduling, args.commits, args.traces.as_deref());
@@ -145,7 +145,7 @@ fn look(entry: &Entry, dir: &Path, scheduling: Scheduling, commits: usize, trace
     fs::create_dir(&data)?;
     let cell = Cell {
         subject: entry.name.to_owned(),
-        mode: Mode::Durable,
+        mode: entry.provable().context("acknowledges nothing")?,
         threads: 1,
         size: 100,
         barrier_latency_us: 0,
@@ -153,6 +153,7 @@ fn look(entry: &Entry, dir: &Path, scheduling: Scheduling, commits: usize, trace
         seconds: 0.0,
         max_bytes: 0,
         segment_bytes: 64 << 20,
+        keep_bytes: 256 << 20,
         expected_records: 0,
         dir: data.clone(),
         phase: Phase::Prove(commits),

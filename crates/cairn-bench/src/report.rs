@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::cell::{Key, Mode};
+use crate::cell::{Beside, Key, Mode, PUSHERS, show_bytes};
 use crate::device::Facts;
-use crate::measure::{Latency, Measurement};
+use crate::measure::{Latency, Measurement, Sample};
 use crate::prove::Proof;
 use crate::subject::{Entry, Side};
 
@@ -64,6 +64,12 @@ pub(crate) struct Report {
     pub(crate) runs: usize,
     /// Segment size.
     pub(crate) segment_bytes: u64,
+    /// Bytes of segments that are kept where old ones are dropped.
+    pub(crate) keep_bytes: u64,
+    /// Payload prepared for opening.
+    pub(crate) open_bytes: u64,
+    /// Free blocks prepared for opening.
+    pub(crate) free_blocks: u64,
     /// Who takes part.
     pub(crate) subjects: Vec<SubjectFacts>,
     /// What was measured, in this order.
@@ -125,13 +131,18 @@ impl Report {
         writeln!(out, "| scheduling | {} |\n| load before | {} |", f.scheduling, f.load)?;
         writeln!(
             out,
-            "| each measurement | {} s after {} s, in a process and a directory of its own; medians of {} interleaved runs; segments of {} MiB |\n",
+            "| each measurement | {} s after {} s, in a process and a directory of its own; medians of {} interleaved runs; segments of {}, {} kept where old ones are dropped |\n",
             self.seconds,
             self.warmup,
             self.measurements.iter().map(|r| r.run + 1).max().unwrap_or(0),
-            self.segment_bytes >> 20
+            show_bytes(self.segment_bytes),
+            show_bytes(self.keep_bytes),
         )?;
         self.write_ratios(out)?;
+        self.write_readers(out)?;
+        self.write_openings(out)?;
+        self.write_rotations(out)?;
+        self.write_soak(out)?;
         self.write_subjects(out)?;
         for key in self.keys() {
             self.write_cell(out, key)?;
@@ -153,27 +164,38 @@ impl Report {
             out,
             "## Ratios\n\nRecords (or opens) per second. A peer without a covering barrier is left out where durability is the point.\n"
         )?;
-        writeln!(out, "| cell | cairn | best peer | ratio | best loop | ratio |\n|---|---:|---:|---:|---:|---:|")?;
+        writeln!(
+            out,
+            "| cell | ours | per second | best peer | ratio | best loop | ratio |\n|---|---|---:|---:|---:|---:|---:|"
+        )?;
         for key in self.keys() {
             let medians = self.medians(key);
-            let ours = medians.iter().find(|m| m.subject.name == "cairn").map(|m| m.of.per_second);
             let best = |side| {
                 let all = medians.iter().filter(|m| m.subject.side == side && m.counts(key.mode));
                 all.max_by(|a, b| a.of.per_second.total_cmp(&b.of.per_second))
             };
-            let mut peer = best(Side::Peer).map(|m| (m.subject.name.clone(), m.of.per_second));
+            let figure = |m: &Median<'_>| (m.subject.name.clone(), m.of.per_second);
+            let mut peer = best(Side::Peer).map(figure);
             if let (Mode::Tickets(_), None) = (key.mode, &peer) {
                 peer = self.best_blocking(key.size);
             }
-            let versus = |other: Option<(String, f64)>| match (ours, other) {
-                (_, None) => ("–".to_owned(), "–".to_owned()),
-                (None, Some((name, rate))) => (format!("{} {name}", count(rate)), "–".to_owned()),
-                (Some(ours), Some((name, rate))) => (format!("{} {name}", count(rate)), format!("{:.2}×", ours / rate)),
-            };
-            let (peer, over_peer) = versus(peer);
-            let (raw, over_raw) = versus(best(Side::Raw).map(|m| (m.subject.name.clone(), m.of.per_second)));
-            let ours = ours.map_or("–".to_owned(), count);
-            writeln!(out, "| {key} | {ours} | {peer} | {over_peer} | {raw} | {over_raw} |")?;
+            let raw = best(Side::Raw).map(figure);
+            let mut ours: Vec<_> =
+                medians.iter().filter(|m| m.subject.side == Side::Ours).map(|m| Some(figure(m))).collect();
+            if ours.is_empty() {
+                ours.push(None);
+            }
+            for ours in ours {
+                let versus = |other: &Option<(String, f64)>| match (&ours, other) {
+                    (_, None) => ("–".to_owned(), "–".to_owned()),
+                    (None, Some((name, rate))) => (format!("{} {name}", count(*rate)), "–".to_owned()),
+                    (Some((_, ours)), Some((name, rate))) => (format!("{} {name}", count(*rate)), times(*ours, *rate)),
+                };
+                let (peer, over_peer) = versus(&peer);
+                let (raw, over_raw) = versus(&raw);
+                let (name, rate) = ours.as_ref().map_or(("–", "–".to_owned()), |(name, rate)| (name, count(*rate)));
+                writeln!(out, "| {key} | {name} | {rate} | {peer} | {over_peer} | {raw} | {over_raw} |")?;
+            }
         }
         writeln!(out)
     }
@@ -188,23 +210,139 @@ impl Report {
         Some((format!("{} (blocking, {} threads)", best.1.subject.name, best.0.threads), best.1.of.per_second))
     }
 
+    /// Readers with and without others that push.
+    fn write_readers(&self, out: &mut String) -> std::fmt::Result {
+        let mut rows = String::new();
+        for busy in self.keys().into_iter().filter(|k| k.mode == Mode::StackGet(Beside::Pushes)) {
+            let idle = self.medians(Key { mode: Mode::StackGet(Beside::Idle), ..busy });
+            for b in self.medians(busy) {
+                if let Some(i) = idle.iter().find(|i| i.subject.name == b.subject.name) {
+                    let ratio = b.of.per_second / i.of.per_second;
+                    let (idle, under) = (count(i.of.per_second), count(b.of.per_second));
+                    let note = b.of.note.as_deref().unwrap_or_default();
+                    writeln!(rows, "| {busy} | {} | {idle} | {under} | {ratio:.2} | {note} |", b.subject.name)?;
+                }
+            }
+        }
+        if rows.is_empty() {
+            return Ok(());
+        }
+        writeln!(out, "## Readers beside {PUSHERS} threads that push\n")?;
+        writeln!(
+            out,
+            "| cell | subject | alone, per second | beside them | busy/idle | |\n|---|---|---:|---:|---:|---|\n{rows}"
+        )
+    }
+
+    /// Openings in milliseconds.
+    fn write_openings(&self, out: &mut String) -> std::fmt::Result {
+        let keys: Vec<_> = self.keys().into_iter().filter(|k| k.mode.opens()).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let (bytes, blocks) = (show_bytes(self.open_bytes), self.free_blocks);
+        writeln!(out, "## Opening\n\nLogs and stacks with {bytes} of payload, heaps with {blocks} free blocks.\n")?;
+        writeln!(out, "| cell | subject | ms | fastest–slowest | records or blocks | RSS MiB | times ours |")?;
+        writeln!(out, "|---|---|---:|---:|---:|---:|---:|")?;
+        for key in keys {
+            let medians = self.medians(key);
+            let ours = medians.iter().find(|m| m.subject.side == Side::Ours).map(|m| m.of.seconds);
+            for m in &medians {
+                let times = ours.map_or("–".to_owned(), |ours| format!("{:.1}×", m.of.seconds / ours));
+                writeln!(
+                    out,
+                    "| {key} | {} | {:.2} | {:.2}–{:.2} | {} | {:.0} | {times} |",
+                    m.subject.name,
+                    m.of.seconds * 1e3,
+                    1e3 / m.fastest,
+                    1e3 / m.slowest,
+                    m.of.records,
+                    m.of.rss_peak as f64 / 1048576.0,
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+
+    /// What changing segments does to latency and to space. The loops change none, and show the device's own tail.
+    fn write_rotations(&self, out: &mut String) -> std::fmt::Result {
+        let rotated = |m: &Median<'_>| m.of.rotations.is_some_and(|r| r > 0.0);
+        let keys: Vec<_> = self.keys().into_iter().filter(|k| self.medians(*k).iter().any(rotated)).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        writeln!(
+            out,
+            "## Rotations\n\n| cell | subject | rotations | p50 µs | p99.9 | p99.9/p50 | max | commits at a rotation: p50 µs | p99 | max | disk bytes per frame byte |"
+        )?;
+        writeln!(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
+        for key in keys {
+            for m in self.medians(key) {
+                let Latency { p50, p999, max, .. } = m.of.latency_us;
+                let rotations = m.of.rotations.map_or("–".to_owned(), |r| format!("{r:.0}"));
+                let at = m.of.at_rotation_us;
+                let at =
+                    at.map_or("– | – | –".to_owned(), |l| format!("{:.1} | {:.1} | {:.0}", l.p50, l.p99, l.max));
+                let disk = m.of.disk_per_frame_byte.map_or("–".to_owned(), |d| format!("{d:.3}"));
+                writeln!(
+                    out,
+                    "| {key} | {} | {rotations} | {p50:.1} | {p999:.1} | {:.2} | {max:.0} | {at} | {disk} |",
+                    m.subject.name,
+                    p999 / p50,
+                )?;
+            }
+        }
+        writeln!(out)
+    }
+
+    /// The series of long runs, and their ends.
+    fn write_soak(&self, out: &mut String) -> std::fmt::Result {
+        const MIB: f64 = 1048576.0;
+        for recorded in &self.measurements {
+            let Ok(m) = &recorded.result else { continue };
+            let (Some(first), Some(last)) = (m.series.first(), m.series.last()) else { continue };
+            writeln!(out, "## {}, {}, run {}\n", recorded.key, recorded.subject, recorded.run + 1)?;
+            writeln!(out, "| payload GiB | seconds | RSS MiB | descriptors | disk MiB |\n|---|---:|---:|---:|---:|")?;
+            let row = |name: String, s: &Sample| {
+                let (rss, disk) = (s.rss_bytes as f64 / MIB, s.disk_bytes as f64 / MIB);
+                format!("| {name} | {:.1} | {rss:.1} | {} | {disk:.1} |", s.seconds, s.descriptors)
+            };
+            for sample in &m.series {
+                writeln!(out, "{}", row(format!("{:.2}", sample.payload_bytes as f64 / MIB / 1024.0), sample))?;
+            }
+            let most = m.series.iter().copied().reduce(|a, b| Sample {
+                rss_bytes: a.rss_bytes.max(b.rss_bytes),
+                descriptors: a.descriptors.max(b.descriptors),
+                disk_bytes: a.disk_bytes.max(b.disk_bytes),
+                ..b
+            });
+            let rows = [("**first**", Some(first)), ("**last**", Some(last)), ("**most**", most.as_ref())];
+            for (name, sample) in rows {
+                sample.map_or(Ok(()), |sample| writeln!(out, "{}", row(name.to_owned(), sample)))?;
+            }
+            writeln!(out)?;
+        }
+        Ok(())
+    }
+
     fn write_cell(&self, out: &mut String, key: Key) -> std::fmt::Result {
         writeln!(out, "## {key}\n")?;
         writeln!(
             out,
-            "| subject | per second | slowest–fastest run | MB/s | p50 µs | p99 | p99.9 | max | CPU µs/record | switches/record | barriers/record | device flushes/record | bytes written/record | device bytes/record | RSS MiB | note |"
+            "| subject | per second | slowest–fastest run | MB/s | p50 µs | p99 | p99.9 | max | CPU µs/record | switches/record | barriers/record | device flushes/record | bytes written/record | device bytes/record | rotations | RSS MiB | note |"
         )?;
-        writeln!(out, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|")?;
+        writeln!(out, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|")?;
         for m in self.medians(key) {
             let Latency { p50, p99, p999, max } = m.of.latency_us;
             let barriers = m.of.barriers.map_or("–".to_owned(), |b| format!("{b:.3}"));
+            let rotations = m.of.rotations.map_or("–".to_owned(), |r| format!("{r:.0}"));
             let mut notes: Vec<String> = m.of.note.iter().cloned().collect();
             if !m.counts(key.mode) && m.subject.side == Side::Peer {
                 notes.insert(0, "**no covering barrier**".to_owned());
             }
             writeln!(
                 out,
-                "| {} | {} | {}–{} | {:.0} | {p50:.1} | {p99:.1} | {p999:.1} | {max:.0} | {:.2} | {:.2} | {barriers} | {:.3} | {:.0} | {:.0} | {:.0} | {} |",
+                "| {} | {} | {}–{} | {:.0} | {p50:.1} | {p99:.1} | {p999:.1} | {max:.0} | {:.2} | {:.2} | {barriers} | {:.3} | {:.0} | {:.0} | {rotations} | {:.0} | {} |",
                 m.subject.name,
                 count(m.of.per_second),
                 count(m.slowest),
@@ -245,35 +383,45 @@ impl Report {
 impl<'a> Median<'a> {
     fn new(subject: &'a SubjectFacts, all: &[&Measurement]) -> Option<Self> {
         let first = *all.first()?;
-        let sorted = |of: &dyn Fn(&Measurement) -> f64| {
-            let mut values: Vec<f64> = all.iter().map(|m| of(m)).collect();
+        // A run may lack what others have: no segment was sealed in it.
+        let sorted = |of: &dyn Fn(&Measurement) -> Option<f64>| {
+            let mut values: Vec<f64> = all.iter().filter_map(|m| of(m)).collect();
             values.sort_by(f64::total_cmp);
             values
         };
-        let median = |of: &dyn Fn(&Measurement) -> f64| {
+        let middle = |of: &dyn Fn(&Measurement) -> Option<f64>| {
             let values = sorted(of);
-            (values[(values.len() - 1) / 2] + values[values.len() / 2]) / 2.0
+            let last = values.len().checked_sub(1)?;
+            Some((values[last / 2] + values[values.len() / 2]) / 2.0)
         };
-        let rates = sorted(&|m| m.per_second);
+        let median = |of: &dyn Fn(&Measurement) -> f64| middle(&|m| Some(of(m))).unwrap_or_default();
+        let latency = |of: &dyn Fn(&Measurement) -> Option<Latency>| {
+            Some(Latency {
+                p50: middle(&|m| of(m).map(|l| l.p50))?,
+                p99: middle(&|m| of(m).map(|l| l.p99))?,
+                p999: middle(&|m| of(m).map(|l| l.p999))?,
+                max: middle(&|m| of(m).map(|l| l.max))?,
+            })
+        };
+        let rates = sorted(&|m| Some(m.per_second));
         let of = Measurement {
             per_second: median(&|m| m.per_second),
             mb_per_second: median(&|m| m.mb_per_second),
             records: median(&|m| m.records as f64) as u64,
             seconds: median(&|m| m.seconds),
-            latency_us: Latency {
-                p50: median(&|m| m.latency_us.p50),
-                p99: median(&|m| m.latency_us.p99),
-                p999: median(&|m| m.latency_us.p999),
-                max: median(&|m| m.latency_us.max),
-            },
+            latency_us: latency(&|m| Some(m.latency_us)).unwrap_or_default(),
             cpu_us: median(&|m| m.cpu_us),
             switches: median(&|m| m.switches),
             write_bytes: median(&|m| m.write_bytes),
-            barriers: first.barriers.map(|_| median(&|m| m.barriers.unwrap_or(0.0))),
+            barriers: middle(&|m| m.barriers),
             device_flushes: median(&|m| m.device_flushes),
             device_writes: median(&|m| m.device_writes),
             device_bytes: median(&|m| m.device_bytes),
             rss_peak: median(&|m| m.rss_peak as f64) as u64,
+            rotations: middle(&|m| m.rotations),
+            at_rotation_us: latency(&|m| m.at_rotation_us),
+            disk_per_frame_byte: middle(&|m| m.disk_per_frame_byte),
+            series: Vec::new(),
             note: first.note.clone(),
         };
         let (slowest, fastest) = (*rates.first()?, *rates.last()?);
@@ -286,11 +434,13 @@ impl<'a> Median<'a> {
         if self.subject.name == "raw-wake" {
             return false;
         }
-        match mode {
-            Mode::Durable | Mode::Batch(_) | Mode::Tickets(_) => self.subject.proof.syncs_or_unknown(),
-            _ => true,
-        }
+        !mode.acknowledges() || self.subject.proof.syncs_or_unknown()
     }
+}
+
+/// How many times as fast.
+fn times(ours: f64, theirs: f64) -> String {
+    if theirs == 0.0 { "∞".to_owned() } else { format!("{:.2}×", ours / theirs) }
 }
 
 /// A rate with three significant digits or so.

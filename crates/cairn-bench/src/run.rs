@@ -17,14 +17,11 @@ use crate::measure::Measurement;
 use crate::priority::Scheduling;
 use crate::prove::{self, Proof};
 use crate::report::{Recorded, Report, SubjectFacts};
-use crate::subject::{Ability, Entry};
+use crate::subject::Entry;
 use crate::subjects;
 
 /// A child that takes this much longer than it should hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// Preparing may take longer.
-const PATIENCE_TO_PREPARE: Duration = Duration::from_secs(180);
 
 /// Does what the command line asks for.
 pub(crate) fn main(cli: Cli) -> Result<()> {
@@ -58,8 +55,7 @@ fn keys(args: &RunArgs) -> Result<Vec<Key>> {
     let mut keys = Vec::new();
     for mode in modes {
         let threads = if mode.single_threaded() { &[1][..] } else { &args.threads };
-        let waits = !matches!(mode, Mode::NoSync) && !mode.prepared();
-        for &barrier_latency_us in latencies.iter().filter(|l| **l == 0 || waits) {
+        for &barrier_latency_us in latencies.iter().filter(|l| **l == 0 || mode.acknowledges()) {
             for &threads in threads {
                 for &size in &args.sizes {
                     ensure!(threads > 0 && size > 0, "threads and sizes begin at 1");
@@ -82,14 +78,17 @@ fn run(args: &RunArgs) -> Result<()> {
         warmup: args.warmup,
         runs: args.runs,
         segment_bytes: args.segment_bytes,
+        keep_bytes: args.keep_bytes.unwrap_or(args.segment_bytes * 4),
+        open_bytes: args.open_bytes,
+        free_blocks: args.free_blocks,
         subjects: Vec::new(),
         measurements: Vec::new(),
     };
     let scheduling = Scheduling::current();
     scheduling.rise()?;
-    let acknowledges = keys.iter().any(|k| matches!(k.mode, Mode::Durable | Mode::Batch(_) | Mode::Tickets(_)));
     for entry in &entries {
-        let provable = acknowledges && !args.no_prove && entry.abilities.contains(&Ability::Durable);
+        let acknowledges = keys.iter().any(|key| key.mode.acknowledges() && entry.can(key.mode));
+        let provable = acknowledges && !args.no_prove && entry.provable().is_some();
         let proof =
             if provable { prove::proof(entry, &dir, scheduling, prove::COMMITS, None) } else { Proof::not_looked() };
         report.subjects.push(SubjectFacts::new(entry, proof));
@@ -147,22 +146,25 @@ fn measure(args: &RunArgs, dir: &Path, scheduling: Scheduling, entry: &Entry, ke
         seconds: args.seconds,
         max_bytes: match key.mode {
             Mode::Replay => args.replay_bytes,
-            Mode::OpenClean | Mode::OpenCrashed => args.open_bytes,
+            Mode::Soak => args.soak_bytes,
+            mode if mode.opens() => args.open_bytes,
             _ => args.max_bytes,
         },
         segment_bytes: args.segment_bytes,
-        expected_records: 0,
+        keep_bytes: args.keep_bytes.unwrap_or(args.segment_bytes * 4),
+        expected_records: if key.mode == Mode::HeapOpen { args.free_blocks } else { 0 },
         dir: fresh.path().to_owned(),
         phase: Phase::Measure,
     };
     if key.mode.prepared() {
         let prepare = Cell { phase: Phase::Prepare, ..cell.clone() };
-        let Answer::Prepared(records) = ask(&prepare, scheduling, PATIENCE_TO_PREPARE)? else {
+        let Answer::Prepared(records) = ask(&prepare, scheduling, PATIENCE + drive::at_most(cell.max_bytes))? else {
             bail!("the preparation answered something else");
         };
         cell.expected_records = records;
     }
-    let patience = if key.mode.prepared() { PATIENCE_TO_PREPARE } else { PATIENCE };
+    let long = key.mode.prepared() || key.mode == Mode::Soak;
+    let patience = if long { PATIENCE + drive::at_most(cell.max_bytes) } else { PATIENCE };
     let patience = patience + Duration::from_secs_f64(args.seconds + args.warmup);
     let Answer::Measured(measurement) = ask(&cell, scheduling, patience)? else {
         bail!("the measurement answered something else");
@@ -174,7 +176,7 @@ fn measure(args: &RunArgs, dir: &Path, scheduling: Scheduling, entry: &Entry, ke
 /// Runs a child for one phase of a cell.
 fn ask(cell: &Cell, scheduling: Scheduling, patience: Duration) -> Result<Answer> {
     let exe = std::env::current_exe().context("the path of this program")?;
-    let mut command = scheduling.command(exe);
+    let mut command = if cell.mode.spins() { scheduling.normal_command(exe) } else { scheduling.command(exe) };
     command.arg("cell").arg(serde_json::to_string(cell)?);
     environment(&mut command, cell);
     let (stdout, stderr) = output(command, patience)?;

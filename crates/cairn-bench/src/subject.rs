@@ -2,7 +2,7 @@
 //!
 //! The traits are small on purpose. A [`Subject`] is opened once per process and shared; each thread gets a [`Writer`] of its own, made
 //! in that thread. What a subject cannot do it does not list in its [`Entry`], and nobody asks for it. Structures that are not logs
-//! (a stack, a heap) get a trait and a mode of their own beside these.
+//! (a stack, a heap) have traits and modes of their own, in [`structures`](crate::structures), where they become subjects.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,11 +20,14 @@ pub(crate) struct Setup {
     pub(crate) size: usize,
     /// Segment size in bytes, for subjects that have segments.
     pub(crate) segment_bytes: u64,
+    /// Bytes of segments to keep, for subjects with retention.
+    pub(crate) keep_bytes: u64,
     /// To be slept after every barrier; zero for subjects that cannot.
     pub(crate) barrier_latency: Duration,
     /// What is going to be done with it.
-    #[cfg_attr(not(feature = "peers"), allow(dead_code, reason = "some peers are opened differently for it"))]
     pub(crate) mode: Mode,
+    /// Records, or free blocks, that were prepared; 0 unless [`fresh`](Self::fresh) is `false`.
+    pub(crate) expected_records: u64,
     /// Whether the cell's payload is written now (`true`) or an existing one is opened.
     pub(crate) fresh: bool,
 }
@@ -54,6 +57,26 @@ pub(crate) trait Subject: Send + Sync {
         None
     }
 
+    /// Segments sealed since it was opened, when it has segments and counts them.
+    fn rotations(&self) -> Option<u64> {
+        None
+    }
+
+    /// What its sealed segments hold, when it can tell.
+    fn space(&self) -> Result<Option<Space>> {
+        Ok(None)
+    }
+
+    /// A handle of a thread that works beside those that are measured.
+    fn disturber(&self) -> Result<Box<dyn Writer + '_>> {
+        bail!("has nothing going on beside")
+    }
+
+    /// Leaves so many free blocks behind.
+    fn fragment(&self, _blocks: u64) -> Result<()> {
+        bail!("has no blocks")
+    }
+
     /// Whether it keeps nothing of what it is given, so that no disk fills up.
     fn keeps_nothing(&self) -> bool {
         false
@@ -68,6 +91,15 @@ pub(crate) trait Subject: Send + Sync {
     fn close(self: Box<Self>) -> Result<()> {
         Ok(())
     }
+}
+
+/// What sealed segments hold and take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Space {
+    /// Records in them.
+    pub(crate) records: u64,
+    /// Bytes that the file system has allocated for them.
+    pub(crate) disk_bytes: u64,
 }
 
 /// One thread's handle.
@@ -144,7 +176,7 @@ impl Side {
 /// What a subject can be asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ability {
-    /// Commit one record and wait; also what `prove` looks at.
+    /// Commit one record and wait.
     Durable,
     /// Several appends, one barrier.
     Batch,
@@ -156,6 +188,20 @@ pub(crate) enum Ability {
     Replay,
     /// Open what was written, by a process that closed or by one that did not.
     Open,
+    /// Keep the last segments only, for a long time.
+    Soak,
+    /// Push onto a stack.
+    StackPush,
+    /// Overwrite bytes of a stack.
+    StackSet,
+    /// Read bytes of a stack, while others push or not.
+    StackGet,
+    /// Open a stack.
+    StackOpen,
+    /// Allocate blocks of a heap and free them.
+    HeapPair,
+    /// Open a heap with many free blocks.
+    HeapOpen,
 }
 
 /// A subject by name, before it is opened.
@@ -180,6 +226,11 @@ impl Entry {
     /// Whether the subject can be asked for `mode`.
     pub(crate) fn can(&self, mode: Mode) -> bool {
         self.abilities.contains(&mode.ability())
+    }
+
+    /// The mode whose acknowledgements [`prove`](crate::prove) looks at; `None` when nothing it does is durable.
+    pub(crate) fn provable(&self) -> Option<Mode> {
+        [Mode::Durable, Mode::StackPush, Mode::HeapPair].into_iter().find(|mode| self.can(*mode))
     }
 
     /// Version of its package, from the lock file this build was made with.

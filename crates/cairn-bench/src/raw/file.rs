@@ -134,7 +134,7 @@ pub(crate) enum Way {
     Nowhere,
 }
 
-/// The file and where the next group goes. One thread at a time writes.
+/// The file and where the next group goes. Groups that are written at the same time have blocks of their own.
 #[derive(Debug)]
 pub(crate) struct Ring {
     file: File,
@@ -169,10 +169,9 @@ impl Ring {
             buffer.pad(BLOCK);
         }
         let len = (buffer.len + more.iter().map(|b| b.len).sum::<usize>()).next_multiple_of(BLOCK) as u64;
-        let mut at = self.position.load(Ordering::Relaxed);
-        if at + len > RING {
-            at = 0;
-        }
+        let place = |at: u64| if at + len > RING { 0 } else { at };
+        let before = self.position.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(place(at) + len));
+        let at = before.map_or(0, place);
         match self.way {
             Way::Nowhere => std::thread::yield_now(),
             _ if more.is_empty() => write_all_at(&self.file, buffer.filled(), at)?,
@@ -188,7 +187,6 @@ impl Ring {
         if !self.latency.is_zero() {
             std::thread::sleep(self.latency);
         }
-        self.position.store(at + len, Ordering::Relaxed);
         self.barriers.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

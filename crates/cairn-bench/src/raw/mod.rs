@@ -4,9 +4,11 @@
 //! eight bytes) over and over into one file that was filled with zeros first.
 
 pub(crate) mod alone;
+pub(crate) mod block;
 pub(crate) mod buffer;
 pub(crate) mod condvar;
 pub(crate) mod file;
 pub(crate) mod frame;
 pub(crate) mod futex;
 pub(crate) mod scan;
+pub(crate) mod stream;

@@ -1,15 +1,44 @@
-//! `bstack` as a log: a push per commit. Records are not told apart by it, so a length goes in front of each.
+//! `bstack`, as the stack it is, and as a log: a push per commit. Records are not told apart by it, so a length goes in front of each.
 
 use std::io::{BufReader, ErrorKind, Read as _};
 
 use anyhow::{Result, bail};
 use bstack::BStack;
 
+use crate::structures::{self, OfStack};
 use crate::subject::{Seen, Setup, Subject, Writer};
 
 struct Stack(BStack);
 
-/// Opens one file.
+/// As a stack.
+pub(crate) fn open_stack(setup: &Setup) -> Result<Box<dyn Subject>> {
+    OfStack::subject(BStack::open(setup.dir.join("stack"))?, setup)
+}
+
+impl structures::Stack for BStack {
+    fn push(&self, bytes: &[u8]) -> Result<()> {
+        self.push(bytes)?;
+        Ok(())
+    }
+
+    fn set(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        Ok(self.set(offset, bytes)?)
+    }
+
+    fn get(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
+        Ok(self.get_into(offset, buf)?)
+    }
+
+    fn len(&self) -> Result<u64> {
+        Ok(self.len()?)
+    }
+
+    fn close(self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// As a log, in one file.
 pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
     Ok(Box::new(Stack(BStack::open(setup.dir.join("stack"))?)))
 }

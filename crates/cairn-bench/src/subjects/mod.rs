@@ -2,7 +2,11 @@
 
 #[cfg(feature = "bstack")]
 mod bstack;
+#[cfg(feature = "bstack")]
+mod bstack_heap;
 mod cairn;
+mod cairn_heap;
+mod cairn_stack;
 #[cfg(feature = "fjall")]
 mod fjall;
 #[cfg(feature = "fsys")]
@@ -30,6 +34,7 @@ mod walrus;
 use anyhow::{Context as _, Result};
 
 use crate::raw::alone::Alone;
+use crate::raw::block::Block;
 use crate::raw::buffer::MutexBuffer;
 use crate::raw::condvar::CondvarLoop;
 use crate::raw::futex::FutexLoop;
@@ -42,12 +47,23 @@ const LOG: &[Ability] = &[Ability::Durable, Ability::Batch, Ability::NoSync, Abi
 /// The same with tickets.
 const LOG_WITH_TICKETS: &[Ability] =
     &[Ability::Durable, Ability::Batch, Ability::Tickets, Ability::NoSync, Ability::Replay, Ability::Open];
+/// What a log can do that forgets.
+const RETAINING: &[Ability] = &[Ability::Durable, Ability::Batch, Ability::Tickets, Ability::Soak];
 /// What a group loop can do.
 const LOOP: &[Ability] = &[Ability::Durable, Ability::Batch];
+/// The same with tickets.
+const LOOP_WITH_TICKETS: &[Ability] = &[Ability::Durable, Ability::Batch, Ability::Tickets];
+/// What a loop can do that knows no payload.
+const BLOCK: &[Ability] = &[Ability::StackPush, Ability::StackSet];
 
 /// What a structure can do all of whose appends are durable.
 #[allow(dead_code, reason = "a build without peers has none")]
 const DURABLE_ONLY: &[Ability] = &[Ability::Durable, Ability::Batch, Ability::Replay, Ability::Open];
+
+/// What a stack can do.
+const STACK: &[Ability] = &[Ability::StackPush, Ability::StackSet, Ability::StackGet, Ability::StackOpen];
+/// What a heap can do.
+const HEAP: &[Ability] = &[Ability::HeapPair, Ability::HeapOpen];
 
 type Open = fn(&Setup) -> Result<Box<dyn Subject>>;
 
@@ -63,15 +79,20 @@ const fn peer(
     Entry { name, side: Side::Peer, package: Some(package), about, abilities, slowable: false, open }
 }
 
-/// Our log.
-const fn ours(name: &'static str, open: Open, about: &'static str) -> Entry {
-    let abilities = LOG_WITH_TICKETS;
-    Entry { name, side: Side::Ours, package: Some("cairn-log"), about, abilities, slowable: true, open }
+/// One of ours.
+const fn ours(
+    name: &'static str,
+    package: &'static str,
+    abilities: &'static [Ability],
+    open: Open,
+    about: &'static str,
+) -> Entry {
+    Entry { name, side: Side::Ours, package: Some(package), about, abilities, slowable: true, open }
 }
 
 /// A loop whose barriers can be slowed.
-const fn group(name: &'static str, open: Open, about: &'static str) -> Entry {
-    Entry { name, side: Side::Raw, package: None, about, abilities: LOOP, slowable: true, open }
+const fn group(name: &'static str, abilities: &'static [Ability], open: Open, about: &'static str) -> Entry {
+    Entry { name, side: Side::Raw, package: None, about, abilities, slowable: true, open }
 }
 
 /// A loop without a barrier to be slowed.
@@ -81,24 +102,62 @@ const fn other(name: &'static str, abilities: &'static [Ability], open: Open, ab
 
 /// Everybody in this build, in the order of the tables.
 pub(crate) const ENTRIES: &[Entry] = &[
-    ours("cairn", cairn::open, "defaults; batches with append_batch, tickets with submit"),
-    ours("cairn-singly", cairn::open_singly, "as cairn; batches are single appends before one sync_to"),
-    ours("cairn-buffered", cairn::open_buffered, "as cairn, without direct I/O"),
-    group("raw-alone", Alone::open, "one O_DIRECT|O_DSYNC write of whole blocks per record over zeros, no grouping"),
+    ours(
+        "cairn",
+        "cairn-log",
+        LOG_WITH_TICKETS,
+        cairn::open,
+        "defaults; batches with append_batch, tickets with submit",
+    ),
+    ours(
+        "cairn-retain",
+        "cairn-log",
+        RETAINING,
+        cairn::open_retaining,
+        "as cairn; a thread of the harness's drops the oldest segments",
+    ),
+    ours(
+        "cairn-singly",
+        "cairn-log",
+        LOG_WITH_TICKETS,
+        cairn::open_singly,
+        "as cairn; batches are single appends before one sync_to",
+    ),
+    ours("cairn-buffered", "cairn-log", LOG_WITH_TICKETS, cairn::open_buffered, "as cairn, without direct I/O"),
+    ours("cairn-stack", "cairn-stack", STACK, cairn_stack::open, "the stack, with defaults"),
+    ours("cairn-slab", "cairn-heap", HEAP, cairn_heap::open_slab, "the heap with blocks of one size"),
+    ours("cairn-size-class", "cairn-heap", HEAP, cairn_heap::open_size_class, "the heap with blocks of all sizes"),
+    group(
+        "raw-alone",
+        LOOP,
+        Alone::open,
+        "one O_DIRECT|O_DSYNC write of whole blocks per record over zeros, no grouping",
+    ),
     group(
         "raw-pwrite",
+        LOOP,
         CondvarLoop::open_buffered,
         "group leader, mutex and condition variable; pwrite + fdatasync over zeros",
     ),
     group(
         "raw-direct",
+        LOOP,
         CondvarLoop::open_direct,
         "group leader, mutex and condition variable; O_DIRECT|O_DSYNC over zeros",
     ),
     group(
         "raw-futex",
+        LOOP_WITH_TICKETS,
         FutexLoop::open,
         "group leader, one futex word per generation, gathering; O_DIRECT|O_DSYNC over zeros",
+    ),
+    group("raw-two", LOOP_WITH_TICKETS, FutexLoop::open_two, "as raw-futex; two writes at once"),
+    group("raw-block", BLOCK, Block::open_direct, "one O_DIRECT|O_DSYNC write of 4 KiB per change, over zeros"),
+    group(
+        "raw-block-buffered",
+        BLOCK,
+        Block::open_buffered,
+        "one pwrite of 4 KiB and one fdatasync per change, over zeros",
     ),
     other(
         "raw-wake",
@@ -193,6 +252,14 @@ pub(crate) const ENTRIES: &[Entry] = &[
     ),
     #[cfg(feature = "bstack")]
     peer("bstack", "bstack", DURABLE_ONLY, bstack::open, "a push per commit, or per batch; no checksums"),
+    #[cfg(feature = "bstack")]
+    peer("bstack-stack", "bstack", STACK, bstack::open_stack, "the stack it is; no checksums"),
+    #[cfg(feature = "bstack")]
+    peer("bstack-slab", "bstack", HEAP, bstack_heap::open_slab, BSTACK_HEAP),
+    #[cfg(feature = "bstack")]
+    peer("bstack-segregated", "bstack", HEAP, bstack_heap::open_segregated, BSTACK_HEAP),
+    #[cfg(feature = "bstack")]
+    peer("bstack-first-fit", "bstack", HEAP, bstack_heap::open_first_fit, BSTACK_HEAP),
     #[cfg(feature = "rusqlite")]
     peer("sqlite", "rusqlite", LOG, sqlite::open, "WAL, synchronous=FULL, one connection behind a mutex"),
     #[cfg(feature = "redb")]
@@ -204,6 +271,13 @@ pub(crate) const ENTRIES: &[Entry] = &[
     #[cfg(feature = "sled")]
     peer("sled-alpha", "sled@1", LOG, sled_alpha::open, "insert and flush"),
 ];
+
+#[cfg(feature = "bstack")]
+const BSTACK_HEAP: &str = if cfg!(feature = "bstack-atomic") {
+    "its allocator, with its feature `atomic`: shared by threads"
+} else {
+    "its allocator, without its feature `atomic`: behind a mutex; a crash may lose blocks"
+};
 
 /// The subject of that name.
 pub(crate) fn find(name: &str) -> Result<&'static Entry> {
