@@ -1,4 +1,4 @@
-//! guards: L18 L45
+//! guards: L18 L44
 //!
 //! Segments in the files of dropped ones: what such a file held before is neither read nor taken for damage, whenever the process or the machine dies.
 
