@@ -55,6 +55,8 @@ fn main() -> std::io::Result<()> {
         write("operations", format!("random{i:02}"), &bytes)?;
         write("stack_open", format!("random{i:02}"), &bytes)?;
         write("stack_operations", format!("random{i:02}"), &bytes)?;
+        write("heap_open", format!("random{i:02}"), &bytes)?;
+        write("heap_operations", format!("random{i:02}"), &bytes)?;
     }
     Ok(())
 }

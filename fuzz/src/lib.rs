@@ -3,6 +3,8 @@
 //! A finding is a panic. Each module says what must hold.
 
 pub mod frame;
+pub mod heap_open;
+pub mod heap_operations;
 pub mod logs;
 pub mod open_directory;
 pub mod operations;

@@ -14,7 +14,8 @@
 
 use crate::block::Block;
 use crate::error::{BlockFault, Error, Result};
-use crate::layout::{Header, RUN_HEADER_LEN, RUN_PREFIX, Run, State, run_of};
+use crate::layout::{HEADS, Header, LAST_LEN, LIVE_BLOCKS, RUN_HEADER_LEN, RUN_PREFIX, Run, State, run_of};
+use crate::mutation::{self, Mutation};
 use crate::policy::Fit;
 
 /// Bytes copied at once when a block moves.
@@ -40,6 +41,7 @@ pub(crate) fn verify_block(block: Block, bytes: &[u8; RUN_PREFIX], key: u64, gra
     let Some(run) = Run::decode(key, at, bytes, granule, end) else { return invalid(BlockFault::NoBlock) };
     match run.state {
         State::Free { .. } => invalid(BlockFault::Freed),
+        State::Live { .. } if mutation::is(Mutation::IgnoreTag) => Ok(run),
         State::Live { tag, .. } if tag != block.tag() || run.block_len() != block.len() => invalid(BlockFault::Reused),
         State::Live { .. } => Ok(run),
     }
@@ -79,6 +81,9 @@ impl Arena<'_, '_> {
 
     /// What was a header is none any more.
     fn wipe(&mut self, at: u64) -> Result<()> {
+        if mutation::is(Mutation::KeepAbsorbedHeader) {
+            return Ok(());
+        }
         Ok(self.tx.zero(at..at + RUN_HEADER_LEN)?)
     }
 
@@ -119,17 +124,20 @@ impl Arena<'_, '_> {
         }
         let before = if back == 0 { None } else { Some(self.free_at(back)?) };
         let after = if next == 0 { None } else { Some(self.free_at(next)?) };
+        let trusted = mutation::is(Mutation::TrustLinks);
         match before {
-            None if self.header.head(bin) != run.at => return corrupt(run.at, "a free run is not in its list"),
+            None if self.header.head(bin) != run.at && !trusted => {
+                return corrupt(run.at, "a free run is not in its list");
+            }
             None => self.header.set_head(bin, next),
-            Some((_, to, _)) if to != run.at => return corrupt(back, "links of free runs do not match"),
+            Some((_, to, _)) if to != run.at && !trusted => return corrupt(back, "links of free runs do not match"),
             Some((mut before, _, back)) => {
                 before.state = State::Free { next, back };
                 self.put(&before)?;
             }
         }
         if let Some((mut after, next, from)) = after {
-            if from != run.at {
+            if from != run.at && !trusted {
                 return corrupt(after.at, "links of free runs do not match");
             }
             after.state = State::Free { next, back };
@@ -171,7 +179,7 @@ impl Arena<'_, '_> {
         let Some(bin) = self.header.first_bin(search.bin + 1) else { return Ok(None) };
         let head = self.header.head(bin);
         if head == 0 {
-            return corrupt(0, "a list that is said to hold a run is empty");
+            return corrupt((HEADS + 8 * bin) as u64, "a list that is said to hold a run is empty");
         }
         let (run, ..) = self.free_at(head)?;
         if run.len < len {
@@ -184,9 +192,12 @@ impl Arena<'_, '_> {
     fn set_prev_len(&mut self, at: u64, before: u64, prev_len: u64) -> Result<()> {
         if at == self.end() {
             if self.header.last_len() != before {
-                return corrupt(0, "the length of the last run is wrong");
+                return corrupt(LAST_LEN as u64, "the length of the last run is wrong");
             }
             self.header.set_last_len(prev_len);
+            return Ok(());
+        }
+        if mutation::is(Mutation::LeavePrevLen) {
             return Ok(());
         }
         let mut run = self.run(at)?;
@@ -209,9 +220,13 @@ impl Arena<'_, '_> {
             self.header.set_last_len(len);
             return Ok(Run { at, len, prev_len, state: State::Free { next: 0, back: 0 } });
         };
-        self.unlink(&run)?;
+        if !mutation::is(Mutation::ReuseStaysListed) {
+            self.unlink(&run)?;
+        }
         self.split(&mut run, len)?;
-        self.tx.zero(run.at + RUN_HEADER_LEN..run.at + RUN_HEADER_LEN + zeroed)?;
+        if !mutation::is(Mutation::ShowOldContents) {
+            self.tx.zero(run.at + RUN_HEADER_LEN..run.at + RUN_HEADER_LEN + zeroed)?;
+        }
         Ok(run)
     }
 
@@ -237,7 +252,7 @@ impl Arena<'_, '_> {
             if before.len != run.prev_len {
                 return corrupt(run.at, "the length of the run before is wrong");
             }
-            if before.is_free() {
+            if before.is_free() && !mutation::is(Mutation::LeaveNeighboursApart) {
                 self.unlink(&before)?;
                 self.wipe(run.at)?;
                 free = Run { len: before.len + run.len, ..before };
@@ -245,7 +260,7 @@ impl Arena<'_, '_> {
         }
         if run.end() < end {
             let after = self.run(run.end())?;
-            if after.is_free() {
+            if after.is_free() || mutation::is(Mutation::JoinLiveNeighbour) {
                 if after.prev_len != run.len || after.end() >= end {
                     return corrupt(after.at, "a free run is the last one, or its neighbour's length is wrong");
                 }
@@ -257,9 +272,9 @@ impl Arena<'_, '_> {
                 return self.link(free);
             }
         }
-        if run.end() == end {
+        if run.end() == end && !mutation::is(Mutation::KeepTail) {
             if self.header.last_len() != run.len {
-                return corrupt(0, "the length of the last run is wrong");
+                return corrupt(LAST_LEN as u64, "the length of the last run is wrong");
             }
             self.tx.resize(free.at)?;
             self.header.set_last_len(free.prev_len);
@@ -313,7 +328,9 @@ impl Arena<'_, '_> {
             self.tx.zero(start + block.len()..start + len)?;
         }
         let new = self.settle(to, len, tag)?;
-        self.dealloc(block)?;
+        if !mutation::is(Mutation::LeaveMovedBlock) {
+            self.dealloc(block)?;
+        }
         Ok(new)
     }
 
@@ -324,7 +341,7 @@ impl Arena<'_, '_> {
         }
         if run.end() == self.end() {
             if self.header.last_len() != run.len {
-                return corrupt(0, "the length of the last run is wrong");
+                return corrupt(LAST_LEN as u64, "the length of the last run is wrong");
             }
             let more = len - run.len;
             if self.end().saturating_add(more) > STACK_MAX {
@@ -373,6 +390,6 @@ impl Arena<'_, '_> {
 fn count(counter: u64, by: i128) -> Result<u64> {
     match u64::try_from(i128::from(counter) + by) {
         Ok(counter) => Ok(counter),
-        Err(_) => corrupt(0, "the heap's counters are wrong"),
+        Err(_) => corrupt(LIVE_BLOCKS as u64, "the heap's counters are wrong"),
     }
 }

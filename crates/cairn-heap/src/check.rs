@@ -5,7 +5,11 @@ use std::fmt;
 
 use crate::block::Block;
 use crate::error::{Error, Result};
-use crate::layout::{ARENA, BIN_COUNT, Header, ROOTS, RUN_HEADER_LEN, RUN_PREFIX, Run, State};
+use crate::layout::{
+    ARENA, BIN_COUNT, FREE_BYTES, FREE_RUNS, HEADS, Header, LAST_LEN, LIVE_BLOCKS, LIVE_BYTES, ROOT_TABLE, ROOTS,
+    RUN_HEADER_LEN, RUN_PREFIX, Run, State,
+};
+use crate::mutation::{self, Mutation};
 use crate::policy::{Fit, is_exact};
 use crate::transaction::start_of;
 
@@ -149,25 +153,32 @@ pub(crate) fn check(source: &mut dyn Source, fit: &dyn Fit, key: u64) -> Result<
     }
     let mut header = Header::blank();
     source.read(0, &mut header.bytes[..])?;
-    if let Err(Error::Corrupt { offset, what }) = header.identify(report.len).and_then(|_| header.verify()) {
-        report.expect(false, offset, what);
+    for found in [header.identify(report.len).map(drop), header.verify()] {
+        match found {
+            Ok(()) => {}
+            Err(Error::Corrupt { offset, what }) => report.expect(false, offset, what),
+            Err(_) => report.expect(false, 0, "the header is not one of a heap of this version"),
+        }
     }
     let (free, live) = walk(Walk::new(source, fit, key), &header, &mut report)?;
-    check_lists(&header, fit, &free, &mut report);
+    if !mutation::is(Mutation::CheckSkipsLists) {
+        check_lists(&header, fit, &free, &mut report);
+    }
     for slot in 0..ROOTS {
         let raw = header.root(slot);
-        let start = start_of(raw);
-        report.expect(
-            raw == 0 || live.get(&start) == Some(&raw),
-            start,
-            "a root names this, and no block of that handle lives there",
-        );
+        let lives = raw == 0 || live.get(&start_of(raw)) == Some(&raw) || mutation::is(Mutation::CheckSkipsRoots);
+        report.expect(lives, (ROOT_TABLE + 16 * slot) as u64, "no block lives that has the handle of this root");
     }
-    let counted = [header.live_blocks(), header.live_bytes(), header.free_runs(), header.free_bytes()];
-    let found = [report.live_blocks, report.live_bytes, report.free_runs, report.free_bytes];
-    report.expect(counted == found, 0, "the heap's counters are wrong");
+    for (at, counted, found) in [
+        (LIVE_BLOCKS, header.live_blocks(), report.live_blocks),
+        (LIVE_BYTES, header.live_bytes(), report.live_bytes),
+        (FREE_RUNS, header.free_runs(), report.free_runs),
+        (FREE_BYTES, header.free_bytes(), report.free_bytes),
+    ] {
+        report.expect(counted == found || mutation::is(Mutation::CheckSkipsCounters), at as u64, "a counter is wrong");
+    }
     let sum = report.header_bytes + report.allocated_bytes + report.free_bytes + report.lost_bytes;
-    report.expect(sum == report.len, 0, "the parts of the heap are not the whole");
+    assert_eq!(sum, report.len, "the walk counts every byte once");
     Ok(report)
 }
 
@@ -187,6 +198,9 @@ fn walk(mut walk: Walk<'_>, header: &Header, report: &mut Report) -> Result<(Fre
             (at, before, prev_len) = (next, None, None);
             continue;
         };
+        if mutation::is(Mutation::CheckSkipsNeighbours) {
+            (before, prev_len) = (None, None);
+        }
         report.expect(prev_len.is_none_or(|len| len == run.prev_len), at, "the length of the run before is wrong");
         match run.state {
             State::Free { .. } => {
@@ -199,8 +213,10 @@ fn walk(mut walk: Walk<'_>, header: &Header, report: &mut Report) -> Result<(Fre
             }
             State::Live { tag, .. } => {
                 let block = Block::new(at + RUN_HEADER_LEN, run.block_len(), tag);
-                report.expect(tag < header.next_tag(), at, "a block's tag was not given out yet");
-                report.expect(tags.insert(tag), at, "two blocks have the same tag");
+                let trusted = mutation::is(Mutation::CheckSkipsTags);
+                let given_out = (walk.key..header.next_tag()).contains(&tag);
+                report.expect(given_out || trusted, at, "a block's tag was never given out");
+                report.expect(tags.insert(tag) || trusted, at, "two blocks have the same tag");
                 report.live_blocks += 1;
                 report.live_bytes += block.len();
                 report.header_bytes += RUN_HEADER_LEN;
@@ -210,7 +226,11 @@ fn walk(mut walk: Walk<'_>, header: &Header, report: &mut Report) -> Result<(Fre
         }
         (at, prev_len, before) = (run.end(), Some(run.len), Some(run));
     }
-    report.expect(prev_len.is_none_or(|len| len == header.last_len()), 0, "the length of the last run is wrong");
+    report.expect(
+        prev_len.is_none_or(|len| len == header.last_len()),
+        LAST_LEN as u64,
+        "the length of the last run is wrong",
+    );
     Ok((free, live))
 }
 
@@ -219,7 +239,8 @@ fn check_lists(header: &Header, fit: &dyn Fit, free: &Free, report: &mut Report)
     let mut listed = HashSet::new();
     for bin in 0..BIN_COUNT {
         let (mut at, mut from) = (header.head(bin), 0);
-        report.expect((at != 0) == header.has(bin), at, "the bit of a list of free runs is wrong");
+        let head = (HEADS + 8 * bin) as u64;
+        report.expect((at != 0) == header.has(bin), head, "the bit of this list of free runs is wrong");
         while at != 0 {
             let Some(Run { len, state: State::Free { next, back }, .. }) = free.get(&at).copied() else {
                 report.expect(false, at, "a list of free runs leads here, and no free run starts here");

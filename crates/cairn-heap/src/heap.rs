@@ -8,7 +8,8 @@ use crate::arena::verify_block;
 use crate::block::{Block, Slice};
 use crate::check::{self, Report, Source};
 use crate::error::{BlockFault, Error, Result};
-use crate::layout::{ARENA, HEADER_LEN, Header, RUN_PREFIX, USER_AREA_LEN, run_of};
+use crate::layout::{ARENA, Header, RUN_PREFIX, USER_AREA_LEN, run_of};
+use crate::mutation::{self, Mutation};
 use crate::policy::{Fit, Policy};
 use crate::transaction::{Transaction, block_in, check_slot, start_of};
 
@@ -156,6 +157,10 @@ impl Heap {
     /// # Errors
     /// As [`alloc`](Allocator::alloc).
     pub fn alloc_with(&self, bytes: impl AsRef<[u8]>) -> Result<Block> {
+        if mutation::is(Mutation::FillLater) {
+            let block = self.alloc(bytes.as_ref().len() as u64)?;
+            return self.write(block, bytes).map(|()| block);
+        }
         self.transaction(|tx| tx.alloc_with(bytes))
     }
 
@@ -333,6 +338,12 @@ impl Allocator for Heap {
     }
 
     fn realloc(&self, block: Block, len: u64) -> Result<Block> {
+        if mutation::is(Mutation::FreeFirst) {
+            let mut bytes = self.read(block)?;
+            self.dealloc(block)?;
+            bytes.resize(usize::try_from(len).unwrap_or(0), 0);
+            return self.alloc_with(bytes);
+        }
         self.transaction(|tx| tx.realloc(block, len))
     }
 
@@ -379,7 +390,6 @@ fn read_header(stack: &Stack) -> Result<Header> {
     if len < ARENA {
         return Err(Error::NotAHeap { len });
     }
-    debug_assert_eq!(ARENA, HEADER_LEN as u64);
     stack.get_into(0, &mut header.bytes[..])?;
     Ok(header)
 }

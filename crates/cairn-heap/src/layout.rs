@@ -21,17 +21,17 @@ pub const ROOTS: usize = 32;
 pub const USER_AREA_LEN: usize = 64;
 
 const FIXED_LEN: usize = 64;
-const NEXT_TAG: usize = 64;
-const LAST_LEN: usize = 72;
-const LIVE_BLOCKS: usize = 80;
-const LIVE_BYTES: usize = 88;
-const FREE_RUNS: usize = 96;
-const FREE_BYTES: usize = 104;
+pub(crate) const NEXT_TAG: usize = 64;
+pub(crate) const LAST_LEN: usize = 72;
+pub(crate) const LIVE_BLOCKS: usize = 80;
+pub(crate) const LIVE_BYTES: usize = 88;
+pub(crate) const FREE_RUNS: usize = 96;
+pub(crate) const FREE_BYTES: usize = 104;
 const CRC: usize = 112;
 const USER_AREA: usize = 128;
 const BITMAP: usize = USER_AREA + USER_AREA_LEN;
-const ROOT_TABLE: usize = 256;
-const HEADS: usize = ROOT_TABLE + 16 * ROOTS;
+pub(crate) const ROOT_TABLE: usize = 256;
+pub(crate) const HEADS: usize = ROOT_TABLE + 16 * ROOTS;
 pub(crate) const HEADER_LEN: usize = HEADS + 8 * BIN_COUNT;
 /// Where the first run starts.
 pub(crate) const ARENA: u64 = HEADER_LEN as u64;

@@ -58,6 +58,7 @@ mod check;
 mod error;
 mod heap;
 mod layout;
+mod mutation;
 mod policy;
 mod transaction;
 
@@ -67,5 +68,8 @@ pub use check::{Report, Violation};
 pub use error::{BlockFault, Error, Result};
 pub use heap::{Allocator, Heap, Stats};
 pub use layout::{ROOTS, USER_AREA_LEN};
+#[cfg(feature = "mutations")]
+#[doc(hidden)]
+pub use mutation::Mutation;
 pub use policy::Policy;
 pub use transaction::Transaction;

@@ -7,7 +7,8 @@ use crate::arena::{Arena, verify_block};
 use crate::block::{Block, Slice};
 use crate::error::{BlockFault, Error, Result};
 use crate::heap::Heap;
-use crate::layout::{Header, ROOTS, RUN_PREFIX, Run, State, USER_AREA_LEN, run_of};
+use crate::layout::{Header, NEXT_TAG, ROOTS, RUN_PREFIX, Run, State, USER_AREA_LEN, run_of};
+use crate::mutation::{self, Mutation};
 
 /// Changes of a heap that take place together, or not at all; see [`Heap::transaction`].
 ///
@@ -63,8 +64,16 @@ impl<'a, 's> Transaction<'a, 's> {
     /// A tag that no block ever had: not even one of a transaction that came to nothing, whose handles somebody may have kept.
     fn tag(&mut self) -> Result<u64> {
         let stored = self.header()?.next_tag();
-        let tag = stored.max(self.heap.next_tag.load(Ordering::Relaxed));
-        let next = tag.checked_add(1).ok_or(Error::Corrupt { offset: 64, what: "no tag is left to be given out" })?;
+        let tag = match mutation::is(Mutation::ForgetRefusedTags) {
+            true => stored,
+            false => stored.max(self.heap.next_tag.load(Ordering::Relaxed)),
+        };
+        if mutation::is(Mutation::RepeatTag) && tag > self.heap.key {
+            return Ok(tag - 1);
+        }
+        let next = tag
+            .checked_add(1)
+            .ok_or(Error::Corrupt { offset: NEXT_TAG as u64, what: "no tag is left to be given out" })?;
         self.heap.next_tag.store(next, Ordering::Relaxed);
         self.header()?.set_next_tag(next);
         Ok(tag)
@@ -72,13 +81,13 @@ impl<'a, 's> Transaction<'a, 's> {
 
     /// Brings the header to the file.
     pub(crate) fn finish(mut self) -> Result<()> {
-        if let Some(error) = self.broken {
+        if let Some(error) = self.broken.filter(|_| !mutation::is(Mutation::CommitHalf)) {
             return Err(error);
         }
         let Some((before, after)) = &mut self.headers else { return Ok(()) };
         for slot in 0..ROOTS {
             let raw = after.root(slot);
-            if raw != 0 && self.freed.contains(&tag_of(raw)) {
+            if raw != 0 && self.freed.contains(&tag_of(raw)) && !mutation::is(Mutation::LetRootsDangle) {
                 return Err(Error::Rooted { slot, start: start_of(raw) });
             }
         }
@@ -154,7 +163,7 @@ impl<'a, 's> Transaction<'a, 's> {
             self.freed.insert(block.tag());
             let header = self.header()?;
             for slot in 0..ROOTS {
-                if header.root(slot) == block.to_raw() {
+                if header.root(slot) == block.to_raw() && !mutation::is(Mutation::RootsStayBehind) {
                     header.set_root(slot, new.to_raw());
                 }
             }

@@ -86,6 +86,9 @@ impl<'a> Records<'a> {
     pub(crate) fn set(&self, index: u64, record: &[u8]) -> Result<()> {
         self.heap.transaction(|tx| {
             let head = Head::load(tx, self.root)?;
+            if index >= head.records {
+                return Err(Error::OutOfRange { start: index, end: index, len: head.records });
+            }
             tx.write(head.record(index)?, record)
         })
     }

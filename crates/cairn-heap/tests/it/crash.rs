@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_sim::{Call, CrashExplorer, MetadataOrder, SectorSize, SimFs, SimOptions};
+use cairn_sim::{CrashExplorer, FaultPlan, MetadataOrder, SectorSize, SimFs, SimOptions};
 
 use crate::model::{Dice, Driver, POLICIES, check_goes_on, check_state};
 
@@ -114,7 +114,7 @@ fn without_barriers_the_same_programs_fail() {
     let sim = SimFs::new();
     let mut driver = Driver::new(sim, POLICIES[4]);
     driver.open().unwrap();
-    driver.sim.set_faults(cairn_sim::FaultPlan::new().on(Call::Sync, 0..u64::MAX, cairn_sim::Fault::Ignore));
+    driver.sim.set_faults(FaultPlan::new().ignore_barriers());
     let mut dice = Dice(7);
     for _ in 0..20 {
         driver.transaction(&mut dice, 3, 1000).unwrap();

@@ -117,7 +117,7 @@ fn twin(policy: usize, failed: &Driver, step: &Dice, steps: usize) -> Result<Sta
 fn every_call_fails_once_in_every_way() {
     let mut tally = Tally::default();
     for policy in [0, 3, 4] {
-        for call in [Call::Write, Call::Sync, Call::SetLen, Call::Allocate, Call::Read] {
+        for call in [Call::Write, Call::WriteDirect, Call::Sync, Call::SetLen, Call::Allocate, Call::Read] {
             for fault in FAULTS {
                 for nth in 0.. {
                     match run(policy, call, nth, *fault, &mut tally) {

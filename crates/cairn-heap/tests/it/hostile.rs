@@ -9,6 +9,7 @@ use cairn_heap::{Allocator, Block, Error, Heap, Policy};
 use cairn_sim::SimFs;
 use cairn_stack::Stack;
 
+use crate::golden::crc32c;
 use crate::model::{Dice, KEY, POLICIES, State, chain};
 
 fn stack(bytes: &[u8]) -> Stack {
@@ -45,16 +46,9 @@ fn what_is_no_heap_is_refused_and_left_as_it_is() {
     }
     let mut newer = good.clone();
     newer[8] = 2;
-    newer[12..16].fill(0);
-    let crc = crc32c(&newer[..64]);
-    newer[12..16].copy_from_slice(&crc.to_le_bytes());
+    reseal(&mut newer, None);
     assert!(matches!(Heap::attach(stack(&newer)), Err(Error::UnsupportedVersion { found: 2, .. })));
     assert!(matches!(Heap::attach(stack(&[])), Err(Error::NotAHeap { .. })));
-}
-
-fn crc32c(bytes: &[u8]) -> u32 {
-    let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 };
-    !bytes.iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
 /// Works with a heap that may be damaged: everything returns, and what says that it changed nothing has not.
@@ -168,32 +162,140 @@ fn circles_and_pointers_out_of_the_arena_are_found() {
 
 /// The header's checksums are made right again, and those of a run: what an enemy would do who knows the format.
 fn reseal(heap: &mut [u8], run: Option<usize>) {
-    let put = |heap: &mut [u8], at: usize, covered: Vec<u8>| {
-        heap[at..at + 4].copy_from_slice(&crc32c(&covered).to_le_bytes())
-    };
-    let fixed = [&heap[..12], &[0; 4], &heap[16..64]].concat();
-    put(heap, 12, fixed);
-    let changing = [&heap[32..40], &heap[64..112], &[0; 4], &heap[116..2304]].concat();
-    put(heap, 112, changing);
+    let fixed = crc32c(&[&heap[..12], &[0; 4], &heap[16..64]]);
+    heap[12..16].copy_from_slice(&fixed.to_le_bytes());
+    let changing = crc32c(&[&heap[32..40], &heap[64..112], &[0; 4], &heap[116..2304]]);
+    heap[112..116].copy_from_slice(&changing.to_le_bytes());
     if let Some(at) = run.filter(|at| at + 32 <= heap.len()) {
-        let covered = [&heap[32..40], &(at as u64).to_le_bytes(), &heap[at + 4..at + 32]].concat();
-        put(heap, at, covered);
+        let crc = crc32c(&[&heap[32..40], &(at as u64).to_le_bytes(), &heap[at + 4..at + 32]]);
+        heap[at..at + 4].copy_from_slice(&crc.to_le_bytes());
     }
+}
+
+fn long(heap: &[u8], at: usize) -> u64 {
+    u64::from_le_bytes(heap[at..at + 8].try_into().unwrap())
+}
+
+fn put(heap: &mut [u8], at: usize, value: u64) {
+    heap[at..at + 8].copy_from_slice(&value.to_le_bytes());
+}
+
+/// Where the runs of a heap start.
+fn runs(heap: &[u8]) -> Vec<usize> {
+    let next = |at: &usize| Some(at + long(heap, at + 8) as usize).filter(|next| *next < heap.len());
+    std::iter::successors(Some(2304), next).collect()
+}
+
+/// Each thing that can be wrong, done to a heap that is whole otherwise, checksums made right: the check says what, and where.
+#[test]
+pub(crate) fn the_check_names_everything_that_can_be_wrong_and_its_place() {
+    let (good, _) = sample(Policy::SizeClass);
+    let runs = runs(&good);
+    // Blocks and free runs take turns.
+    let is_free = |run: &usize| good[run + 4..run + 8] == [0xff; 4];
+    assert!(runs.iter().enumerate().all(|(nth, run)| is_free(run) == (nth % 2 == 1)));
+    let head = |bin: usize| 768 + 8 * bin;
+    let bin_of = |run: usize| (long(&good, run + 8) / 16) as usize - 1;
+    // The first two of a list.
+    let first =
+        runs.iter().copied().find(|run| is_free(run) && long(&good, run + 40) == 0 && long(&good, run + 32) != 0);
+    let first = first.unwrap();
+    let second = long(&good, first + 32) as usize;
+    let other = runs.iter().copied().find(|run| is_free(run) && bin_of(*run) != bin_of(first)).unwrap();
+    let (next_tag, key) = (long(&good, 64), long(&good, 32));
+    let found = |bad: &[u8]| {
+        let heap = Heap::attach(stack(&good)).unwrap();
+        heap.stack().transaction(|tx| tx.resize(0).and_then(|()| tx.push(bad))).unwrap();
+        heap.check().unwrap().violations
+    };
+    assert_eq!(found(&good), []);
+    let says = |offset: usize, what: &str, sealed: bool, change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bad = good.clone();
+        change(&mut bad);
+        if sealed {
+            runs.iter().for_each(|run| reseal(&mut bad, Some(*run)));
+        }
+        let found = found(&bad);
+        let said = found.iter().any(|violation| (violation.offset, violation.what) == (offset as u64, what));
+        assert!(said, "offset {offset}: {what}; found {found:?}");
+    };
+    says(100, "the stack ends within the heap's header", false, &|heap| heap.truncate(100));
+    says(0, "the header is not one of a heap of this version", true, &|heap| heap[0] = b'X');
+    says(0, "the header is not one of a heap of this version", true, &|heap| heap[8] = 2);
+    says(0, "the fixed part of the heap's header does not match its checksum", false, &|heap| heap[50] = 1);
+    says(16, "there is no such policy", true, &|heap| heap[16] = 9);
+    says(64, "the heap's header does not match its checksum", false, &|heap| heap[130] ^= 1);
+    says(runs[4], "a run should start here, and its header is none", false, &|heap| heap[runs[4] + 9] ^= 1);
+    says(runs[5], "the length of the run before is wrong", true, &|heap| put(heap, runs[5] + 16, 48));
+    for (run, what) in [(runs[2], "two neighbours are free"), (*runs.last().unwrap(), "the last run is free")] {
+        says(run, what, true, &|heap| {
+            heap[run + 4..run + 8].fill(0xff);
+            put(heap, run + 24, 0);
+        });
+    }
+    for tag in [next_tag, key - 1] {
+        says(runs[4], "a block's tag was never given out", true, &|heap| put(heap, runs[4] + 24, tag));
+    }
+    says(runs[4], "two blocks have the same tag", true, &|heap| put(heap, runs[4] + 24, long(&good, runs[2] + 24)));
+    says(72, "the length of the last run is wrong", true, &|heap| put(heap, 72, 16));
+    for counter in [80, 88, 96, 104] {
+        says(counter, "a counter is wrong", true, &|heap| put(heap, counter, long(&good, counter) + 1));
+    }
+    says(256 + 16 * 7, "no block lives that has the handle of this root", true, &|heap| {
+        put(heap, 256 + 16 * 7, runs[3] as u64 + 32);
+        put(heap, 256 + 16 * 7 + 8, key);
+    });
+    says(head(190), "the bit of this list of free runs is wrong", true, &|heap| heap[192 + 23] = 1 << 6);
+    says(runs[2], "a list of free runs leads here, and no free run starts here", true, &|heap| {
+        put(heap, head(bin_of(first)), runs[2] as u64);
+    });
+    says(first, "a free run is in a list twice, or in two", true, &|heap| put(heap, second + 32, first as u64));
+    says(other, "a free run is in the list of another length", true, &|heap| {
+        put(heap, head(bin_of(first)), other as u64);
+        put(heap, head(bin_of(other)), first as u64);
+    });
+    says(second, "links of free runs do not match", true, &|heap| put(heap, second + 40, other as u64));
+    says(second, "a free run is in no list", true, &|heap| put(heap, first + 32, 0));
+}
+
+/// A link that does not lead back is not followed, and an operation that finds one, or anything else, halfway changes nothing, whatever its
+/// transaction makes of the error.
+#[test]
+pub(crate) fn what_is_found_halfway_breaks_the_transaction() {
+    let (good, live) = sample(Policy::SizeClass);
+    let runs = runs(&good);
+    let refused = |bad: &[u8],
+                   at: usize,
+                   operate: &dyn Fn(&mut cairn_heap::Transaction<'_, '_>) -> Result<(), Error>| {
+        let heap = Heap::attach(stack(bad)).unwrap();
+        let result = heap.transaction(|tx| {
+            let error = operate(tx).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { offset, .. } if offset == at as u64), "{at}: {}", chain(&error));
+            Ok(())
+        });
+        assert!(matches!(result, Err(Error::Corrupt { .. })), "{result:?}");
+        assert!(heap.stack().peek(0).unwrap() == bad, "it changed something");
+    };
+    let first =
+        runs.iter().copied().skip(1).step_by(2).find(|run| long(&good, run + 40) == 0 && long(&good, run + 32) != 0);
+    let first = first.unwrap();
+    let second = long(&good, first + 32) as usize;
+    let mut bad = good.clone();
+    put(&mut bad, second + 40, 0);
+    // It would take the first one out of its list.
+    refused(&bad, second, &|tx| tx.alloc(long(&good, first + 8) - 32).map(drop));
+    // Joined with the free run before it, and then the one behind it is damaged.
+    let nth = live.iter().position(|block| block.start() as usize == runs[4] + 32).unwrap();
+    let mut bad = good.clone();
+    bad[runs[5] + 9] ^= 1;
+    refused(&bad, runs[5], &|tx| tx.dealloc(live[nth]));
 }
 
 #[test]
 fn wrong_metadata_with_right_checksums_lead_to_no_panic_and_no_loop() {
     for policy in [POLICIES[0], POLICIES[3], POLICIES[4]] {
         let (good, live) = sample(policy);
-        let mut runs = vec![2304usize];
-        while let Some(next) =
-            runs.last().map(|at| at + u64::from_le_bytes(good[at + 8..at + 16].try_into().unwrap()) as usize)
-        {
-            if next >= good.len() {
-                break;
-            }
-            runs.push(next);
-        }
+        let runs = runs(&good);
         let (mut dice, mut found, rounds) = (Dice(3), 0, 3000);
         for _ in 0..rounds {
             let mut bad = good.clone();

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use cairn_heap::{Block, Error, Heap, Policy, ROOTS, Result, Transaction};
-use cairn_sim::SimFs;
+use cairn_sim::{Call, SimFs};
 use cairn_stack::Stack;
 
 pub(crate) const PATH: &str = "/heap";
@@ -160,6 +160,12 @@ pub(crate) fn step(tx: &mut Transaction<'_, '_>, state: &mut State, dice: &mut D
 pub(crate) fn open_at(sim: &SimFs, policy: Policy) -> Result<Heap> {
     let stack = Stack::options().reserve(4 << 10).fs(Arc::new(sim.clone())).open(PATH)?;
     Heap::open_with_key(stack, policy, KEY)
+}
+
+/// Barriers so far: a direct write is its own.
+pub(crate) fn barriers(sim: &SimFs) -> u64 {
+    let counters = sim.counters();
+    counters.calls(Call::Sync) + counters.calls(Call::WriteDirect)
 }
 
 /// A heap on a simulated machine, and every state it had.

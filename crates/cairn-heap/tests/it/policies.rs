@@ -72,7 +72,7 @@ fn the_empty_block_takes_nothing_and_always_lives() {
 }
 
 #[test]
-fn a_handle_whose_block_is_gone_is_refused_for_ever() {
+pub(crate) fn a_handle_whose_block_is_gone_is_refused_for_ever() {
     each(|heap, _| {
         let keep = heap.alloc_with(b"keep").unwrap();
         let block = heap.alloc_with(vec![1; 200]).unwrap();
@@ -160,7 +160,7 @@ fn sizes_near_the_largest_number_change_nothing() {
 }
 
 #[test]
-fn an_error_or_a_panic_in_a_transaction_changes_nothing() {
+pub(crate) fn an_error_or_a_panic_in_a_transaction_changes_nothing() {
     each(|heap, _| {
         let block = heap.alloc_with(b"before").unwrap();
         heap.set_root(0, block).unwrap();
@@ -200,7 +200,7 @@ fn an_error_or_a_panic_in_a_transaction_changes_nothing() {
 }
 
 #[test]
-fn no_root_dangles() {
+pub(crate) fn no_root_dangles() {
     each(|heap, _| {
         let block = heap.alloc(50).unwrap();
         heap.set_root(5, block).unwrap();

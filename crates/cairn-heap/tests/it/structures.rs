@@ -38,6 +38,8 @@ fn step(heap: &Heap, model: &mut Both, dice: &mut Dice) -> Result<()> {
         7 if !model.records.is_empty() => {
             let (index, record) = (dice.below(model.records.len()), dice.bytes(RECORD_LEN as usize));
             records.set(index as u64, &record)?;
+            // There may be room behind the last one.
+            assert!(records.set(model.records.len() as u64, &record).is_err());
             model.records[index] = record;
         }
         8 => assert_eq!(records.pop()?, model.records.pop()),
