@@ -57,6 +57,8 @@ pub(crate) struct Prepared {
     /// It failed for this segment: for lack of space, most likely.
     gave_up: bool,
     spare: Spare,
+    /// A sealed segment's file that is longer than what it holds, and how long it is to be.
+    sealed: Option<(Arc<dyn Store>, u64)>,
 }
 
 /// The file that will be the next segment.
@@ -84,6 +86,11 @@ enum Job {
         range: Range<u64>,
         offset: u64,
     },
+    /// What a sealed segment does not need.
+    Trim {
+        store: Arc<dyn Store>,
+        len: u64,
+    },
     /// Where zeros would cost as much as they bring.
     Reserve {
         store: Arc<dyn Store>,
@@ -104,12 +111,25 @@ enum Job {
 impl Prepared {
     /// For a segment whose blocks were written once up to `filled`.
     pub(crate) fn new(filled: u64) -> Self {
-        Prepared { filled, zeroing: None, small: true, reserving: false, gave_up: false, spare: Spare::None }
+        Prepared {
+            filled,
+            zeroing: None,
+            small: true,
+            reserving: false,
+            gave_up: false,
+            spare: Spare::None,
+            sealed: None,
+        }
     }
 
     /// The same for the next segment.
     pub(crate) fn start_in(&mut self, filled: u64) {
         (self.filled, self.gave_up) = (filled, false);
+    }
+
+    /// Has a sealed segment's file cut off behind what it holds.
+    pub(crate) fn trim(&mut self, store: Arc<dyn Store>, len: u64) {
+        self.sealed = Some((store, len));
     }
 
     /// Takes note of a flush, in order to prepare for the next.
@@ -159,7 +179,10 @@ impl Prepared {
 impl Core {
     /// Whether there is something to prepare.
     pub(crate) fn wants_preparing(&self, guard: &State) -> bool {
-        self.next_zeros(guard).is_some() || self.next_space(guard).is_some() || self.wants_spare(guard)
+        guard.prepared.sealed.is_some()
+            || self.next_zeros(guard).is_some()
+            || self.next_space(guard).is_some()
+            || self.wants_spare(guard)
     }
 
     fn may_prepare(&self, guard: &State) -> bool {
@@ -284,7 +307,9 @@ impl Core {
             return false;
         };
         let mut guard = self.lock();
-        let job = if let Some(range) = self.next_zeros(&guard) {
+        let job = if let Some((store, len)) = guard.prepared.sealed.take() {
+            Job::Trim { store, len }
+        } else if let Some(range) = self.next_zeros(&guard) {
             guard.prepared.zeroing = Some(range.clone());
             let active = &guard.active;
             Job::Zero { path: active.file.path.clone(), offset: active.offset(range.start), range }
@@ -304,6 +329,10 @@ impl Core {
         };
         drop(guard);
         match job {
+            Job::Trim { store, len } => {
+                // It may stay as it is: nothing behind a seal is looked at.
+                let _ = store.truncate(len);
+            }
             Job::Zero { path, range, offset } => {
                 let done = write_zeros(&**fs, &path, offset, range.end - range.start);
                 let mut guard = self.lock();

@@ -47,10 +47,7 @@ impl<'a> Leading<'a> {
         let noted = if mutation::is(Mutation::ForgetRecycled) { 0 } else { recycled_len };
         let superblock = Superblock { recycled_len: noted, ..superblock };
         let spare = spare.map(|spare| spare.file);
-        let write_seal = || {
-            let written = old.store.write_at(old.offset(seal_lsn), &seal);
-            written.and_then(|()| old.store.truncate(old.offset(end.lsn)))
-        };
+        let write_seal = || old.store.write_at(old.offset(seal_lsn), &seal);
         let guard = if mutation::is(Mutation::SealBeforeSuccessor) {
             let (guard, _) = self.flush_out(guard, Goal::Durable, u64::MAX);
             let _ = write_seal().and_then(|()| old.store.sync());
@@ -85,6 +82,9 @@ impl<'a> Leading<'a> {
             let error = self.stop(&mut guard, failure, None);
             return (guard, Err(error));
         }
+        // What was prepared there and not used is given back; nobody waits for it.
+        let len = old.offset(end.lsn);
+        guard.prepared.trim(old.store, len);
         guard.start_in(next, end, end.lsn + room.reserve, end.lsn + room.zeroed as u64);
         guard.stats.rotations += 1;
         guard.stats.recycled += u64::from(recycled_len > 0);
