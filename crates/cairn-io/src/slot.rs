@@ -38,16 +38,21 @@ const BROKEN: u64 = 1 << 63;
 pub struct Slot {
     memory: UnsafeCell<Memory>,
     /// From the top: [`CLOSED`], 31 bits of items reserved, 32 bits of units left.
-    state: AtomicU64,
+    state: Line<AtomicU64>,
     /// Where the part to fill ends, in units. Changes only while closed and owned.
     end: AtomicU32,
     /// Units published since the slot was opened; [`BROKEN`].
-    published: AtomicU64,
+    published: Line<AtomicU64>,
     /// Units that could be reserved when it was opened.
     room: AtomicU32,
     /// Whether a [`Contents`] exists.
     owned: AtomicBool,
 }
+
+/// In cache lines of its own: while one processor publishes, another one reserves.
+#[repr(align(128))]
+#[derive(Debug)]
+struct Line<T>(T);
 
 // SAFETY: the memory is reached only through `Reservation`s, which are disjoint (each is a range that one successful exchange on `state` took
 // away from what is left), and through `Contents`, of which there is one at a time (`owned`) and only while no reservation is
@@ -97,9 +102,9 @@ impl Slot {
     pub fn new(capacity: usize) -> Self {
         Slot {
             memory: UnsafeCell::new(Memory::zeroed(capacity)),
-            state: AtomicU64::new(CLOSED),
+            state: Line(AtomicU64::new(CLOSED)),
             end: AtomicU32::new(0),
-            published: AtomicU64::new(0),
+            published: Line(AtomicU64::new(0)),
             room: AtomicU32::new(0),
             owned: AtomicBool::new(false),
         }
@@ -110,14 +115,14 @@ impl Slot {
     pub fn reserve(&self, len: usize, items: u64) -> Option<Reservation<'_>> {
         debug_assert!(len.is_multiple_of(UNIT));
         let units = (len / UNIT) as u64;
-        let mut state = self.state.load(Ordering::Acquire);
+        let mut state = self.state.0.load(Ordering::Acquire);
         loop {
             let (left, item) = (left(state), state >> ITEMS_SHIFT);
             if state & CLOSED != 0 || units > u64::from(left) || item + items > ITEMS_MAX {
                 return None;
             }
             let next = ((item + items) << ITEMS_SHIFT) | (u64::from(left) - units);
-            match self.state.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Acquire) {
+            match self.state.0.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Acquire) {
                 // The end cannot change before this reservation is published.
                 Ok(_) => {
                     let start = self.end_of(left);
@@ -130,13 +135,13 @@ impl Slot {
 
     /// Whether the slot is open and has `len` bytes left, at this moment.
     pub fn has_room(&self, len: usize) -> bool {
-        let state = self.state.load(Ordering::Acquire);
+        let state = self.state.0.load(Ordering::Acquire);
         state & CLOSED == 0 && len / UNIT <= left(state) as usize
     }
 
     /// How much is reserved, while the slot is open; `None` when it is closed.
     pub fn extent(&self) -> Option<Extent> {
-        let state = self.state.load(Ordering::Acquire);
+        let state = self.state.0.load(Ordering::Acquire);
         (state & CLOSED == 0).then(|| self.extent_of(state))
     }
 
@@ -151,7 +156,7 @@ impl Slot {
 
     /// Ends reserving. May be called again; only the first call after an opening changes anything.
     pub fn close(&self) -> Extent {
-        let state = self.state.fetch_or(CLOSED, Ordering::AcqRel);
+        let state = self.state.0.fetch_or(CLOSED, Ordering::AcqRel);
         self.extent_of(state)
     }
 
@@ -160,11 +165,11 @@ impl Slot {
     /// # Errors
     /// [`Abandoned`] when something reserved never will be.
     pub fn is_complete(&self) -> Result<bool, Abandoned> {
-        let state = self.state.load(Ordering::Acquire);
+        let state = self.state.0.load(Ordering::Acquire);
         if state & CLOSED == 0 {
             return Ok(false);
         }
-        let published = self.published.load(Ordering::Acquire);
+        let published = self.published.0.load(Ordering::Acquire);
         if published & BROKEN != 0 {
             return Err(Abandoned);
         }
@@ -209,7 +214,7 @@ impl Reservation<'_> {
 
     /// Hands it over, filled.
     pub fn publish(self) {
-        self.slot.published.fetch_add((self.len / UNIT) as u64, Ordering::Release);
+        self.slot.published.0.fetch_add((self.len / UNIT) as u64, Ordering::Release);
         std::mem::forget(self);
     }
 }
@@ -234,7 +239,7 @@ impl DerefMut for Reservation<'_> {
 
 impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        self.slot.published.fetch_or(BROKEN, Ordering::Release);
+        self.slot.published.0.fetch_or(BROKEN, Ordering::Release);
     }
 }
 
@@ -265,10 +270,10 @@ impl Contents<'_> {
         let slot = self.slot;
         slot.end.store(units(end), Ordering::Relaxed);
         slot.room.store(units(end - start), Ordering::Relaxed);
-        slot.published.store(0, Ordering::Relaxed);
+        slot.published.0.store(0, Ordering::Relaxed);
         drop(self);
         // What happened to the memory before happens before every reservation.
-        slot.state.store(u64::from(units(end - start)), Ordering::Release);
+        slot.state.0.store(u64::from(units(end - start)), Ordering::Release);
     }
 }
 

@@ -18,7 +18,7 @@ mod native {
     use std::time::{Duration, Instant};
 
     pub use event_listener::{Event, EventListener, Listener};
-    pub use std::sync::{Mutex, MutexGuard, atomic};
+    pub use std::sync::{Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic};
     pub use std::thread;
 
     /// A number that threads wait on until it changes.
@@ -92,12 +92,12 @@ mod model {
 
     #[cfg(cairn_loom)]
     pub use loom::{
-        sync::{Condvar, Mutex, MutexGuard, atomic},
+        sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic},
         thread,
     };
     #[cfg(all(cairn_shuttle, not(cairn_loom)))]
     pub use shuttle::{
-        sync::{Condvar, Mutex, MutexGuard, atomic},
+        sync::{Condvar, Mutex, MutexGuard, RwLock, RwLockReadGuard, RwLockWriteGuard, atomic},
         thread,
     };
 

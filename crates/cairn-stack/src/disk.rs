@@ -7,7 +7,8 @@
 //! ```
 //!
 //! A header is written as a block of 4096 bytes anyway, so small changes stay in it: while there is room, a commit *carries* what the ones before it have not yet
-//! written where it belongs, and appended bytes, too. It then writes that block and nothing else.
+//! written where it belongs, and appended bytes, too. It then writes that block and nothing else; where the store can, past the page cache, as one write
+//! that is its own barrier.
 //!
 //! Invariants, and what follows when one does not hold:
 //! 1. Nothing of commit *n* is written before the barrier of *n − 1* returned. So a crash leaves state *n* or *n − 1*, never *n − 2*,
@@ -21,12 +22,15 @@
 //! 5. A body too large for its slot lies behind the payload, where the next commit would append. Such a commit is *settled* first: written in place,
 //!    and followed by a commit that changes nothing, with a barrier of its own.
 //! 6. The file reads as zeros from `dirty_end` on, or ends before.
-//! 7. A failure before the header is begun leaves state *n − 1* for certain: everything written so far is out of its sight. Once the header is begun,
+//! 7. A header is written as its own barrier only when nothing written before waits for one. Otherwise: 1. a commit's appended bytes are in the page cache,
+//!    2. its header is durable, and the commit acknowledged, 3. power fails: its proof does not hold, and it is gone.
+//! 8. The file is as long as a durable state, or longer: a shorter one was cut by somebody. Who makes it longer writes, so that 7 holds.
+//! 9. A failure before the header is begun leaves state *n − 1* for certain: everything written so far is out of its sight. Once the header is begun,
 //!    *n* is in doubt until the stack is opened again.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use cairn_io::Store;
 use uuid::Uuid;
@@ -47,7 +51,15 @@ pub(crate) const HOLE_MIN: u64 = 1 << 20;
 /// Bytes of body behind a header in the block that is written anyway.
 const ROOM: u64 = (BLOCK_LEN - HEADER_LEN) as u64;
 
+/// Zeros are written ahead of the end so many at first, then twice as many each time, as far as space is reserved.
+const ZEROS_AHEAD_MIN: u64 = 64 << 10;
+
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+
+/// Memory for a header and its body that can go past the page cache.
+#[derive(Debug)]
+#[repr(align(4096))]
+struct Block([u8; BLOCK_LEN]);
 
 /// A durable state: the file, with what the newest commit has not yet written in place laid over it.
 #[derive(Clone, Debug)]
@@ -74,11 +86,14 @@ pub(crate) struct Medium {
     reserved: Mutex<u64>,
     ahead: u64,
     pub(crate) barriers: AtomicU64,
+    /// Whether something was written that waits for a barrier. A write that is durable by itself says nothing of it.
+    unsynced: AtomicBool,
 }
 
 impl Medium {
     pub(crate) fn new(store: Arc<dyn Store>, path: PathBuf, reserved: u64, ahead: u64) -> Self {
-        Medium { store, path, reserved: Mutex::new(reserved), ahead, barriers: AtomicU64::new(0) }
+        let (barriers, unsynced) = (AtomicU64::new(0), AtomicBool::new(false));
+        Medium { store, path, reserved: Mutex::new(reserved), ahead, barriers, unsynced }
     }
 
     pub(crate) fn error(&self, op: &'static str) -> impl FnOnce(io::Error) -> Error {
@@ -89,9 +104,16 @@ impl Medium {
         Failure::Io { op, path: self.path.clone(), source: Arc::new(source) }
     }
 
+    /// Writes at an offset of the file.
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        // Whatever the answer: a part may have been written.
+        self.unsynced.store(true, Ordering::Relaxed);
+        self.store.write_at(offset, bytes)
+    }
+
     /// Writes at an offset of the payload.
     pub(crate) fn write(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        match self.store.write_at(PAYLOAD + offset, bytes) {
+        match self.write_at(PAYLOAD + offset, bytes) {
             Err(_) if mutation::is(Mutation::IgnoreFailedWrite) => Ok(()),
             written => written.map_err(self.error("write to")),
         }
@@ -115,7 +137,20 @@ impl Medium {
 
     pub(crate) fn sync(&self) -> io::Result<()> {
         self.barriers.fetch_add(1, Ordering::Relaxed);
-        self.store.sync()
+        self.store.sync()?;
+        self.unsynced.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Whether everything written so far is durable.
+    fn is_synced(&self) -> bool {
+        !self.unsynced.load(Ordering::Relaxed) || mutation::is(Mutation::DirectOverUnsynced)
+    }
+
+    /// Writes at an offset of the file, durably: these bytes alone.
+    fn write_durable(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.barriers.fetch_add(1, Ordering::Relaxed);
+        self.store.write_durable(offset, &[IoSlice::new(bytes)])
     }
 
     fn lock_reserved(&self) -> crate::sync::MutexGuard<'_, u64> {
@@ -172,11 +207,32 @@ pub(crate) struct Disk {
     pub(crate) filled_end: u64,
     /// The file holds so many bytes of payload, or more.
     pub(crate) grown_end: u64,
+    /// So many zeros were written ahead so far.
+    zeros_ahead: u64,
     /// Duration of the last barrier.
     pub(crate) barrier_took: std::time::Duration,
+    block: Box<Block>,
 }
 
 impl Disk {
+    /// The file of a stack whose newest commit has this header and is durable. It holds `end` bytes of payload, any of which may be dirty.
+    pub(crate) fn new(medium: Arc<Medium>, header: &Header, end: u64) -> Self {
+        Disk {
+            medium,
+            uuid: header.uuid,
+            created_unix_ns: header.created_unix_ns,
+            sequence: header.sequence,
+            holes: header.flags & HOLES != 0,
+            outside: false,
+            dirty_end: end,
+            filled_end: end,
+            grown_end: end,
+            zeros_ahead: 0,
+            barrier_took: std::time::Duration::ZERO,
+            block: Box::new(Block([0; BLOCK_LEN])),
+        }
+    }
+
     /// Takes the stack from `base` to what `delta` makes of it; it is durable on return. Returns what is then to be written in place, or nothing if
     /// that is what `delta` says.
     pub(crate) fn commit(
@@ -276,11 +332,18 @@ impl Disk {
     /// Writes a slot from its beginning, and makes everything written so far durable.
     fn write_header(&mut self, sequence: u64, slot: &[u8], in_doubt: bool) -> std::result::Result<(), Stop> {
         let halted = |failure| Stop::Halted { failure, in_doubt };
-        let medium = self.medium.clone();
-        let written = medium.store.write_at(slot_offset(sequence), slot);
-        written.map_err(|e| halted(medium.failure("write to", e)))?;
+        let medium = &self.medium;
         let watch = Stopwatch::start();
-        medium.sync().map_err(|e| halted(medium.failure("sync", e)))?;
+        // Alone, it can go past the page cache, as one write that is its own barrier. Not when anything else waits for one.
+        if slot.len() == BLOCK_LEN && medium.is_synced() {
+            self.block.0.copy_from_slice(slot);
+            let written = medium.write_durable(slot_offset(sequence), &self.block.0);
+            written.map_err(|e| halted(medium.failure("commit to", e)))?;
+        } else {
+            let written = medium.write_at(slot_offset(sequence), slot);
+            written.map_err(|e| halted(medium.failure("write to", e)))?;
+            medium.sync().map_err(|e| halted(medium.failure("sync", e)))?;
+        }
         self.barrier_took = watch.elapsed();
         Ok(())
     }
@@ -336,12 +399,15 @@ impl Disk {
     fn cut(&mut self, len: u64) -> std::result::Result<(), Stop> {
         let mut reserved = self.medium.lock_reserved();
         *reserved = len.min(*reserved);
+        // Whatever the answer. Otherwise: 1. the file is cut, and the call fails, 2. a commit is longer, and does not make the file so, 3. the file of a durable
+        // state is too short.
+        (self.filled_end, self.grown_end) = (len, len);
         let store = &self.medium.store;
         store.truncate(PAYLOAD + len).map_err(|e| Stop::Refused(self.medium.error("cut")(e)))?;
         let in_doubt = false;
         self.medium.sync().map_err(|e| Stop::Halted { failure: self.medium.failure("sync", e), in_doubt })?;
         drop(reserved);
-        (self.dirty_end, self.filled_end, self.grown_end) = (len, len, len);
+        self.dirty_end = len;
         Ok(())
     }
 
@@ -385,38 +451,39 @@ impl Disk {
             }
         }
         self.grown_end = self.grown_end.max(written_end);
-        self.fill_ahead(written, written_end)?;
+        if written_end > self.filled_end {
+            self.filled_end = written_end;
+            if written < self.medium.ahead / 4 && self.dirty_end <= written_end {
+                self.fill_ahead(written_end);
+            }
+        }
         Ok(body)
     }
 
     /// Makes the file as long as the stack: zeros behind the last byte that was written need not be there, but a file that is shorter than a durable
     /// state was cut by somebody.
-    ///
-    /// Zeros that fill reserved space come with it: the barriers of the next small commits then find no metadata to write.
     fn grow(&mut self, len: u64) -> Result<()> {
         if len <= self.grown_end {
             return Ok(());
         }
-        let end = self.medium.reserved().min(len.saturating_add(self.medium.ahead)).max(len);
         // Below `len` a hole stays one.
         let from = self.grown_end.max(len.saturating_sub(HOLE_MIN)).min(len - 1);
-        self.medium.write_zeros(from, end)?;
-        (self.grown_end, self.filled_end) = (end, end);
+        self.medium.write_zeros(from, len)?;
+        self.grown_end = len;
+        self.fill_ahead(len);
         Ok(())
     }
 
-    /// Fills reserved space with zeros: the barriers of the next small commits then find no metadata to write.
-    fn fill_ahead(&mut self, written: u64, written_end: u64) -> Result<()> {
-        if written_end <= self.filled_end {
-            return Ok(());
+    /// Fills reserved space behind `from`, where nothing is, with zeros: the barriers of the next small commits then find no metadata to write. It may
+    /// fail without harm; they do without, then.
+    fn fill_ahead(&mut self, from: u64) {
+        let more = self.zeros_ahead.max(ZEROS_AHEAD_MIN).min(self.medium.ahead);
+        let end = self.medium.reserved().min(from.saturating_add(more));
+        self.filled_end = self.filled_end.max(from);
+        if from < end && self.medium.write_zeros(from, end).is_ok() {
+            (self.filled_end, self.grown_end) = (self.filled_end.max(end), self.grown_end.max(end));
+            self.zeros_ahead += end - from;
         }
-        self.filled_end = written_end;
-        let end = self.medium.reserved().min(written_end + self.medium.ahead);
-        if written < self.medium.ahead / 4 && end > written_end && self.dirty_end <= written_end {
-            self.medium.write_zeros(written_end, end)?;
-            (self.filled_end, self.grown_end) = (end, self.grown_end.max(end));
-        }
-        Ok(())
     }
 }
 

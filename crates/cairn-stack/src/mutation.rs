@@ -33,6 +33,8 @@ pub enum Mutation {
     IgnoreLock,
     /// Opening does not make the file's name durable (L05).
     TrustListedName,
+    /// A header goes past the page cache although other bytes of its commit wait for a barrier (L27).
+    DirectOverUnsynced,
     /// Operations are told `Ok` before the barrier.
     AcknowledgeBeforeBarrier,
 }

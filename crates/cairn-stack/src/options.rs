@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use cairn_io::{Fs, NativeFs};
+use cairn_io::{Fs, NativeFs, Store};
 
 use crate::error::{Error, Result};
 use crate::stack::Stack;
@@ -27,11 +27,18 @@ pub struct Options {
     pub(crate) durability: Durability,
     pub(crate) reserve: u64,
     pub(crate) buffer_size: u64,
+    pub(crate) direct_io: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { fs: Arc::new(NativeFs), durability: Durability::Operation, reserve: 1 << 20, buffer_size: 8 << 20 }
+        Options {
+            fs: Arc::new(NativeFs),
+            durability: Durability::Operation,
+            reserve: 1 << 20,
+            buffer_size: 8 << 20,
+            direct_io: true,
+        }
     }
 }
 
@@ -43,7 +50,7 @@ impl Options {
         self
     }
 
-    /// Bytes of space reserved, and filled with zeros, ahead of what is pushed, so that a small push need not make the file grow; at most
+    /// Bytes of space reserved ahead of what is pushed, and filled with zeros little by little, so that a small push need not make the file grow; at most
     /// 1 GiB, 1 MiB unless set. `close` gives it back.
     #[must_use]
     pub fn reserve(mut self, bytes: u64) -> Self {
@@ -55,6 +62,14 @@ impl Options {
     #[must_use]
     pub fn buffer_size(mut self, bytes: u64) -> Self {
         self.buffer_size = bytes;
+        self
+    }
+
+    /// Whether small commits may go past the page cache, each with one write that is its own barrier; yes unless set. Where the file system cannot do
+    /// that, they go through it; [`Stack::backend`] tells. What is durable when does not depend on it.
+    #[must_use]
+    pub fn direct_io(mut self, yes: bool) -> Self {
+        self.direct_io = yes;
         self
     }
 
@@ -70,10 +85,24 @@ impl Options {
     /// # Errors
     /// As [`Stack::open`]; [`Error::InvalidOption`] for an option outside its range.
     pub fn open(self, path: impl AsRef<Path>) -> Result<Stack> {
-        if self.reserve > 1 << 30 {
-            return Err(Error::InvalidOption { option: "reserve", expected: "at most 1 GiB" });
+        self.check()?;
+        Stack::open_file(self, path.as_ref())
+    }
+
+    /// Opens the stack in `store`, or creates it there; see [`Stack::with_store`].
+    ///
+    /// # Errors
+    /// As [`Stack::with_store`].
+    pub fn open_store(self, store: Arc<dyn Store>) -> Result<Stack> {
+        self.check()?;
+        Stack::open_in_store(self, store)
+    }
+
+    fn check(&self) -> Result<()> {
+        match self.reserve {
+            0..=0x4000_0000 => Ok(()),
+            _ => Err(Error::InvalidOption { option: "reserve", expected: "at most 1 GiB" }),
         }
-        Stack::open_with(self, path.as_ref())
     }
 }
 

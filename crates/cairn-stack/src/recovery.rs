@@ -29,7 +29,7 @@ use cairn_io::{File, read_full_at};
 use crate::disk::{Disk, Durable, Medium, Stop};
 use crate::error::{Error, Failure, Result};
 use crate::format::{
-    BLOCK_LEN, Entry, EntryKind, FORMAT_VERSION, HEADER_LEN, HOLES, Header, HeaderError, PAYLOAD, body_checksum, parse,
+    BLOCK_LEN, Entry, EntryKind, FORMAT_VERSION, HEADER_LEN, Header, HeaderError, PAYLOAD, body_checksum, parse,
     slot_offset,
 };
 use crate::mutation::{self, Mutation};
@@ -235,18 +235,7 @@ pub(crate) fn adopt(medium: &Arc<Medium>, survey: Survey) -> Result<(Disk, Durab
         rewritten += write_in_place(medium, &newest)?;
     }
     let end = file_len.saturating_sub(PAYLOAD).max(header.len);
-    let mut disk = Disk {
-        medium: medium.clone(),
-        uuid: header.uuid,
-        created_unix_ns: header.created_unix_ns,
-        sequence: header.sequence,
-        holes: header.flags & HOLES != 0,
-        outside: false,
-        dirty_end: end,
-        filled_end: end,
-        grown_end: end,
-        barrier_took: std::time::Duration::ZERO,
-    };
+    let mut disk = Disk::new(medium.clone(), &header, end);
     let durable = Durable { len: header.len, in_place: Arc::new(Overlay::default()) };
     if !mutation::is(Mutation::LeaveOtherSlot) {
         disk.settle(&durable).map_err(|stop| match stop {
@@ -267,13 +256,13 @@ fn write_again(medium: &Medium, commit: &Commit) -> Result<u64> {
     }
     let header = &commit.header;
     let slot = if header.body_is_outside() {
-        let written = medium.store.write_at(header.body_offset, &commit.body);
+        let written = medium.write_at(header.body_offset, &commit.body);
         written.map_err(medium.error("write to"))?;
         header.encode(&[])
     } else {
         header.encode(&commit.body)
     };
-    medium.store.write_at(slot_offset(header.sequence), &slot).map_err(medium.error("write to"))?;
+    medium.write_at(slot_offset(header.sequence), &slot).map_err(medium.error("write to"))?;
     Ok(written + commit.body.len() as u64 + HEADER_LEN as u64)
 }
 

@@ -5,6 +5,8 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
+use cairn_io::{Backend, Store};
+
 use crate::commit::Core;
 use crate::edit::{Edit, check_span};
 use crate::error::{ErrorKind, Result};
@@ -58,8 +60,36 @@ impl Stack {
         Options::default()
     }
 
-    pub(crate) fn open_with(options: Options, path: &Path) -> Result<Self> {
+    /// Opens the stack in `store`, or creates it there if the store is empty, or holds zeros and no more than 128 KiB of them. What is written is the same as in a
+    /// file, and each operation as atomic. The caller sees to it that nobody else uses the store: there is no lock.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but never [`Locked`](crate::Error::Locked); [`InvalidOption`](crate::Error::InvalidOption).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::sync::Arc;
+    /// use cairn_io::MemStore;
+    /// use cairn_stack::Stack;
+    ///
+    /// let store = Arc::new(MemStore::new());
+    /// let stack = Stack::with_store(store.clone(), Stack::options())?;
+    /// stack.push("kept as long as the store")?;
+    /// stack.close()?;
+    /// assert_eq!(Stack::with_store(store, Stack::options())?.pop(5)?, b"store");
+    /// # Ok::<(), cairn_stack::Error>(())
+    /// ```
+    pub fn with_store(store: Arc<dyn Store>, options: Options) -> Result<Self> {
+        options.open_store(store)
+    }
+
+    pub(crate) fn open_file(options: Options, path: &Path) -> Result<Self> {
         let (core, report) = open::open(options, path)?;
+        Ok(Stack { core: Arc::new(core), report })
+    }
+
+    pub(crate) fn open_in_store(options: Options, store: Arc<dyn Store>) -> Result<Self> {
+        let (core, report) = open::open_store(options, store)?;
         Ok(Stack { core: Arc::new(core), report })
     }
 
@@ -96,6 +126,8 @@ impl<T> Changed<T> {
 /// refuses (nothing has changed), and [`InDoubt`](crate::Error::InDoubt) when the barrier fails.
 impl Stack {
     /// Puts bytes on top; returns their offset.
+    ///
+    /// A push is in memory as a whole until it is durable. What is larger than memory goes in pieces, each a push: through [`io::Write`].
     ///
     /// # Errors
     /// [`TooLong`](crate::Error::TooLong), and those above.
@@ -207,7 +239,7 @@ impl Stack {
     /// Transactions and other operations take place one after the other: what the closure reads through the transaction does not change
     /// under it, and is up to date, though perhaps not yet durable: if it never becomes so, the transaction is refused with it. Other threads' operations wait while the closure runs,
     /// reading goes on. An error of the closure, or a panic, changes nothing. The closure must not wait for
-    /// another thread that writes to this stack.
+    /// another thread that writes to this stack. What a transaction changes is in memory until it is durable.
     ///
     /// # Errors
     /// The closure's, and those above.
@@ -351,6 +383,12 @@ impl Stack {
     #[must_use]
     pub fn reader_at(&self, offset: u64) -> StackReader {
         StackReader::new(self.core.clone(), offset)
+    }
+
+    /// How small commits reach the medium now; larger ones go through the page cache.
+    #[must_use]
+    pub fn backend(&self) -> Backend {
+        self.core.medium.store.backend()
     }
 
     /// Counters of this handle.

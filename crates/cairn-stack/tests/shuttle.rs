@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use cairn_io::{Access, File, Fs};
+use cairn_io::{Access, Backend, File, Fs};
 use cairn_sim::{Call, CrashExplorer, Errno, FaultPlan, SimFs};
 use cairn_stack::{Durability, Error, Stack};
 use shuttle::thread;
@@ -42,6 +42,9 @@ fn wrapped(file: io::Result<Arc<dyn File>>) -> io::Result<Arc<dyn File>> {
 impl Fs for Interrupted {
     fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
         wrapped(self.0.open(path, access))
+    }
+    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        wrapped(self.0.open_direct(path))
     }
     fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         wrapped(self.0.create_new(path))
@@ -76,6 +79,12 @@ impl File for InterruptedFile {
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         interrupted(|| self.0.write_at(offset, slices))
     }
+    fn block_size(&self) -> usize {
+        self.0.block_size()
+    }
+    fn backend(&self) -> Backend {
+        self.0.backend()
+    }
     fn len(&self) -> io::Result<u64> {
         self.0.len()
     }
@@ -94,11 +103,13 @@ impl File for InterruptedFile {
 }
 
 fn open(sim: &SimFs) -> cairn_stack::Result<Stack> {
-    open_with(sim, Durability::Operation)
+    open_with(sim, Durability::Operation, false)
 }
 
-fn open_with(sim: &SimFs, durability: Durability) -> cairn_stack::Result<Stack> {
-    Stack::options().reserve(0).durability(durability).fs(Arc::new(Interrupted(sim.clone()))).open("/stack")
+/// With direct writes, there is space ahead, so that small commits need nothing else.
+fn open_with(sim: &SimFs, durability: Durability, direct: bool) -> cairn_stack::Result<Stack> {
+    let options = Stack::options().reserve(if direct { 4096 } else { 0 }).direct_io(direct);
+    options.durability(durability).fs(Arc::new(Interrupted(sim.clone()))).open("/stack")
 }
 
 fn explore(name: &str, schedules: usize, test: impl Fn(&AtomicU64) + Send + Sync + 'static) {
@@ -160,9 +171,13 @@ fn cut_power(told: &Told, sim: &SimFs, bottom: u64, states: &AtomicU64) {
 
 #[test]
 fn pushes_transactions_and_readers() {
-    explore("two pushers, a transaction, a reader", 3000, |states| {
+    [false, true].into_iter().for_each(pushes_transactions_and_a_reader);
+}
+
+fn pushes_transactions_and_a_reader(direct: bool) {
+    explore(&format!("two pushers, a transaction, a reader, direct {direct}"), 3000, move |states| {
         let sim = SimFs::new();
-        let stack = Arc::new(open(&sim).unwrap());
+        let stack = Arc::new(open_with(&sim, Durability::Operation, direct).unwrap());
         // Two counters that change together, below the items.
         stack.push([0; 16]).unwrap();
         let told = Told::default();
@@ -248,12 +263,14 @@ fn pops_and_pushes_never_lose_or_double_an_item() {
 
 #[test]
 fn a_failed_barrier_leaves_nobody_waiting_and_nobody_believing() {
-    for nth in 0..3 {
-        explore(&format!("three pushers, barrier {nth} fails"), 1000, move |states| {
+    let direct = (0..3).map(|nth| (Call::WriteDirect, nth));
+    for (call, nth) in (0..3).map(|nth| (Call::Sync, nth)).chain(direct) {
+        explore(&format!("three pushers, {call:?} {nth} fails"), 1000, move |states| {
             let sim = SimFs::new();
-            let stack = Arc::new(open(&sim).unwrap());
+            let direct = call == Call::WriteDirect;
+            let stack = Arc::new(open_with(&sim, Durability::Operation, direct).unwrap());
             let told = Told::default();
-            sim.set_faults(FaultPlan::new().fail(Call::Sync, nth, Errno::Eio));
+            sim.set_faults(FaultPlan::new().fail(call, nth, Errno::Eio));
             let threads: Vec<_> = (0..3u8)
                 .map(|pusher| {
                     let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
@@ -327,7 +344,7 @@ fn a_refused_round_takes_with_it_what_lies_on_top() {
 fn closing_and_explicit_syncs_meet_writers() {
     explore("explicit durability, two writers, a syncer", 2000, |_| {
         let sim = SimFs::new();
-        let stack = Arc::new(open_with(&sim, Durability::Explicit).unwrap());
+        let stack = Arc::new(open_with(&sim, Durability::Explicit, true).unwrap());
         let threads: Vec<_> = (1..3u8)
             .map(|n| {
                 let stack = stack.clone();

@@ -7,9 +7,12 @@ use std::io::{BufRead, Read, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use cairn_io::{MemStore, Store};
 use cairn_sim::{Call, SimFs};
 use cairn_stack::{Durability, Error, ErrorKind, Stack};
 use tempfile::TempDir;
+
+use crate::model::Dice;
 
 fn fresh() -> (TempDir, PathBuf, Stack) {
     let dir = tempfile::tempdir().unwrap();
@@ -348,6 +351,40 @@ fn files_that_are_no_stack_are_refused_and_left_as_they_are() {
     assert!(matches!(Stack::open(dir.path().join("no/stack")), Err(Error::Io { .. })));
 }
 
+/// guards: L21
+#[test]
+fn a_stack_lives_in_any_store_and_one_with_something_else_is_left_alone() {
+    let store = Arc::new(MemStore::new());
+    let open = |store: &Arc<MemStore>| Stack::with_store(store.clone(), Stack::options());
+    let stack = open(&store).unwrap();
+    assert!(stack.open_report().created);
+    stack.push(vec![1; 10_000]).unwrap();
+    stack.set(500, [2; 5000]).unwrap();
+    drop(stack);
+    let stack = open(&store).unwrap();
+    assert!(!stack.open_report().created);
+    assert_eq!(stack.get(499..502).unwrap(), [1, 2, 2]);
+    stack.close().unwrap();
+    assert_eq!(open(&store).unwrap().len(), 10_000);
+
+    let put = |len: u64, bytes: &[u8]| {
+        let store = Arc::new(MemStore::new());
+        store.write_at(len - bytes.len() as u64, bytes).unwrap();
+        store
+    };
+    // Something else; and more zeros than a creation leaves that was cut off.
+    for (len, bytes) in [(20, &b"somebody's"[..]), (131_072, b"end"), (131_073, &[0])] {
+        let store = put(len, bytes);
+        assert!(matches!(open(&store), Err(Error::Foreign { .. })), "{len}");
+        let mut found = vec![0xee; 200_000];
+        assert_eq!(store.read_at(0, &mut found).unwrap() as u64, len);
+        assert!(found[..len as usize].ends_with(bytes) && found[..len as usize - bytes.len()].iter().all(|b| *b == 0));
+    }
+    for len in [1, 4096, 131_072] {
+        assert!(open(&put(len, &[0])).unwrap().open_report().created);
+    }
+}
+
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
         (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 })
@@ -362,7 +399,7 @@ fn explicit_durability_waits_for_sync_and_reads_what_was_done() {
         options.fs(Arc::new(sim.clone())).open("/stack").unwrap()
     };
     let stack = open(&sim);
-    let syncs = || sim.counters().calls(Call::Sync);
+    let syncs = || sim.counters().calls(Call::Sync) + sim.counters().calls(Call::WriteDirect);
     let before = syncs();
     for n in 0..50u8 {
         stack.push([n; 10]).unwrap();
@@ -437,7 +474,38 @@ fn the_file_does_not_grow_beyond_its_high_water_mark() {
     }
     let len = stack.len();
     let file = fs::metadata(&path).unwrap().len();
-    assert!(file <= 131_072 + longest + (1 << 20) + 8192, "{file} bytes for at most {longest}");
+    assert!(file > 131_072 + len && file <= 131_072 + longest + (1 << 20) + 8192, "{file} bytes for at most {longest}");
     stack.close().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), 131_072 + len);
+}
+
+/// As many operations as take minutes on a disk, of all kinds, checked all the time: slots, the longest stack there was, what is reserved ahead of it, and nothing
+/// else.
+#[test]
+fn the_store_stays_as_small_after_many_operations() {
+    let reserve = 16 << 10;
+    let store = Arc::new(MemStore::new());
+    let stack = Stack::with_store(store.clone(), Stack::options().reserve(reserve)).unwrap();
+    let mut dice = Dice(3);
+    let mut longest = 0;
+    for n in 0..200_000u32 {
+        let (len, size) = (stack.len(), dice.below(2000) as u64);
+        // Waves, so that it is at its longest now and then, and nearly empty.
+        let grows = dice.below(100) < if n / 500 % 2 == 0 { 60 } else { 40 };
+        match dice.below(10) {
+            0 => stack.set(0, vec![2; size.min(len) as usize]).unwrap(),
+            1 => stack.zero(len / 2..len).unwrap(),
+            2 => stack.transaction(|tx| tx.push([3; 300]).and_then(|_| tx.discard(200))).unwrap(),
+            3 if grows && len < 100_000 => stack.extend(size).map(drop).unwrap(),
+            _ if grows && len < 100_000 => stack.push(vec![1; size as usize]).map(drop).unwrap(),
+            _ => stack.discard(size.min(len)).unwrap(),
+        }
+        longest = longest.max(stack.len() + 200);
+        let file = store.len().unwrap();
+        assert!(file <= 131_072 + longest + reserve + 4096, "{file} bytes for at most {longest} after {n} operations");
+    }
+    assert!(longest > 80_000);
+    let len = stack.len();
+    stack.close().unwrap();
+    assert_eq!(store.len().unwrap(), 131_072 + len);
 }

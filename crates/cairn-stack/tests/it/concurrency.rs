@@ -185,11 +185,21 @@ fn what_eight_threads_are_told_fits_one_order() {
     }
 }
 
+/// What a small commit waits for, if it may be a direct write, and if not.
+const BARRIERS: [(bool, Call); 2] = [(false, Call::Sync), (true, Call::WriteDirect)];
+
 #[test]
 fn those_who_wait_share_a_barrier() {
+    BARRIERS.into_iter().for_each(those_who_wait_share);
+}
+
+fn those_who_wait_share((direct, barrier): (bool, Call)) {
     let sim = SimFs::new();
-    let stack = Stack::options().fs(Arc::new(sim.clone())).open(PATH).unwrap();
-    let held = sim.hold(Call::Sync);
+    let stack = Stack::options().direct_io(direct).fs(Arc::new(sim.clone())).open(PATH).unwrap();
+    // The file is long enough after it.
+    stack.push([0; 2000]).unwrap();
+    stack.discard(2000).unwrap();
+    let held = sim.hold(barrier);
     let before = stack.stats();
     std::thread::scope(|scope| {
         for n in 0..16u8 {
@@ -210,11 +220,15 @@ fn those_who_wait_share_a_barrier() {
 /// guards: L41
 #[test]
 fn readers_do_not_wait_for_a_barrier() {
+    BARRIERS.into_iter().for_each(readers_do_not_wait);
+}
+
+fn readers_do_not_wait((direct, barrier): (bool, Call)) {
     let sim = SimFs::new();
-    let stack = Stack::options().fs(Arc::new(sim.clone())).open(PATH).unwrap();
+    let stack = Stack::options().direct_io(direct).fs(Arc::new(sim.clone())).open(PATH).unwrap();
     stack.push([1; 100]).unwrap();
     stack.set(10, [2; 10]).unwrap();
-    let held = sim.hold(Call::Sync);
+    let held = sim.hold(barrier);
     let over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (stack, over) = (&stack, &over);

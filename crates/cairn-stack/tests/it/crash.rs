@@ -4,13 +4,15 @@
 //! and is exactly as before or after the operation that was under way; also when the power fails again during recovery, and again.
 
 use std::collections::HashSet;
-use std::sync::Mutex;
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
-use cairn_sim::{CrashExplorer, CrashState, MetadataOrder, SectorSize, SimFs, SimOptions};
+use cairn_io::SegmentedOptions;
+use cairn_sim::{CrashExplorer, CrashState, MetadataOrder, SectorSize, SimFs, SimOptions, Torn};
 use cairn_stack::{Durability, Error, Options, Stack};
 
-use crate::model::{Change, Dice, Driver, SIZES, Sizes, any_change, check_goes_on, check_state};
+use crate::model::{Change, Dice, Driver, SIZES, Sizes, any_change, chain, check_goes_on, check_state};
 
 pub(crate) fn tiny() -> Options {
     Stack::options().reserve(4 << 10).buffer_size(16 << 10)
@@ -22,7 +24,7 @@ pub(crate) fn workload(driver: &mut Driver, seed: u64, steps: usize, sizes: Size
     driver.open()?;
     for _ in 0..steps {
         match dice.below(100) {
-            0..60 => {
+            n @ 0..85 if n < 60 || sizes.whole_sectors => {
                 let change = any_change(&mut dice, &driver.model, sizes);
                 driver.change(&change)?;
             }
@@ -73,19 +75,21 @@ pub(crate) struct Effort {
 }
 
 const LOW: Effort = Effort { exhaustive: 64, samples: 16 };
+pub(crate) const LARGE: Sizes = Sizes { small: 4000, large: 200_000, longest: 400_000, ..SIZES };
 pub(crate) const USUAL: Effort = Effort { exhaustive: 256, samples: 64 };
 
 /// Visits what power cuts could have left of a workload that a driver ran.
 pub(crate) fn explore(
     driver: &Driver,
     label: &str,
-    order: MetadataOrder,
+    (torn, order): (Torn, MetadataOrder),
     effort: Effort,
     visited: &mut Visited,
 ) -> Result<(), String> {
     let created = driver.sim.trace().ops().iter().position(|op| op.call() == Some(cairn_sim::Call::SyncDir));
     let explorer = CrashExplorer::new(driver.sim.trace())
         .label(label)
+        .torn(torn)
         .metadata_order(order)
         .exhaustive_limit(effort.exhaustive)
         .samples_per_point(effort.samples);
@@ -97,7 +101,7 @@ pub(crate) fn explore(
             return Ok(());
         }
         if nth.is_multiple_of(64) {
-            explore_recovery(driver, state.point(), &sim, 2, visited)?;
+            explore_recovery(driver, state.point(), &sim, torn, 2, visited)?;
         }
         if nth.is_multiple_of(32) {
             check_goes_on(driver, &sim, nth / 32)?;
@@ -112,10 +116,11 @@ fn explore_recovery(
     driver: &Driver,
     point: usize,
     sim: &SimFs,
+    torn: Torn,
     depth: u32,
     visited: &mut Visited,
 ) -> Result<(), String> {
-    let explorer = CrashExplorer::new(sim.trace()).label("nested").exhaustive_limit(16).samples_per_point(8);
+    let explorer = CrashExplorer::new(sim.trace()).label("nested").torn(torn).exhaustive_limit(16).samples_per_point(8);
     let mut nth = 0u64;
     let report = explorer.for_each(|state| {
         nth += 1;
@@ -123,19 +128,25 @@ fn explore_recovery(
         let sim = state.fs();
         check_state(driver, point, &sim).map_err(|e| format!("crash in recovery: {e}"))?;
         if depth > 1 && nth.is_multiple_of(16) {
-            explore_recovery(driver, point, &sim, depth - 1, visited)?;
+            explore_recovery(driver, point, &sim, torn, depth - 1, visited)?;
         }
         Ok::<(), String>(())
     });
     report.map(drop).map_err(|failure| failure.to_string())
 }
 
+fn sector_size(seed: u64) -> SectorSize {
+    if seed.is_multiple_of(4) { SectorSize::Bytes4096 } else { SectorSize::Bytes512 }
+}
+
 /// A workload with this seed, run to its end. Which machine it runs on, and how its stack was opened, depends on the seed.
 pub(crate) fn run(seed: u64, steps: usize, sizes: Sizes) -> Driver {
-    let sector = if seed.is_multiple_of(4) { SectorSize::Bytes4096 } else { SectorSize::Bytes512 };
-    let durability = if seed.is_multiple_of(3) { Durability::Explicit } else { Durability::Operation };
-    let sim = SimFs::with_options(SimOptions::new().seed(seed).sector_size(sector));
-    let mut driver = Driver::new(sim, tiny(), durability);
+    let explicit = seed.is_multiple_of(3) && !sizes.whole_sectors;
+    let durability = if explicit { Durability::Explicit } else { Durability::Operation };
+    let sim = SimFs::with_options(SimOptions::new().seed(seed).sector_size(sector_size(seed)));
+    let mut driver = Driver::new(sim, tiny().direct_io(seed % 8 < 4), durability);
+    // The first bytes of a store have no name to wait for: there, garbage is no stack.
+    driver.in_store = seed % 6 == 5 && !sizes.whole_sectors;
     workload(&mut driver, seed, steps, sizes).expect("nothing fails here");
     driver
 }
@@ -153,15 +164,20 @@ fn after_a_power_cut_each_operation_took_place_or_did_not() {
                 while distinct.lock().unwrap().len() < wanted {
                     let seed = next_seed.fetch_add(1, Ordering::Relaxed);
                     let order = if seed.is_multiple_of(5) { MetadataOrder::Ordered } else { MetadataOrder::Free };
+                    let torn = match sector_size(seed) {
+                        SectorSize::Bytes512 if seed % 11 < 5 => Torn::Garbage,
+                        _ => Torn::Versions,
+                    };
                     // Some are about large changes, whose bodies do not fit in a slot, and about holes.
                     let (sizes, steps, effort) = match seed % 14 {
-                        0 | 7 => (Sizes { small: 4000, large: 200_000, longest: 400_000 }, 12, USUAL),
-                        3 => (Sizes { small: 3000, large: 2_000_000, longest: 2_500_000 }, 8, LOW),
+                        0 | 7 => (LARGE, 12, USUAL),
+                        3 => (Sizes { small: 3000, large: 2_000_000, longest: 2_500_000, ..SIZES }, 8, LOW),
                         _ => (SIZES, 40, USUAL),
                     };
+                    let sizes = Sizes { whole_sectors: torn == Torn::Garbage, ..sizes };
                     let mut visited = Visited::default();
                     let driver = run(seed, steps, sizes);
-                    explore(&driver, &format!("crash-{seed}"), order, effort, &mut visited).unwrap();
+                    explore(&driver, &format!("crash-{seed}"), (torn, order), effort, &mut visited).unwrap();
                     distinct.lock().unwrap().extend(visited.distinct);
                 }
             });
@@ -199,9 +215,12 @@ fn every_subset_of_the_sectors_of_one_operation() {
     for (nth, operation) in operations.iter().enumerate() {
         for sector in [SectorSize::Bytes512, SectorSize::Bytes4096] {
             // Before and after another operation that changes in place, or pops, or neither.
-            for before in [Change::Push(vec![2; 2]), Change::Set(600, Dice(11).bytes(900)), Change::Discard(1)] {
+            for (befores, direct) in [(0, true), (1, true), (2, true), (0, false), (1, false), (2, false)] {
+                let before = [Change::Push(vec![2; 2]), Change::Set(600, Dice(11).bytes(900)), Change::Discard(1)]
+                    [befores]
+                    .clone();
                 let sim = SimFs::with_options(SimOptions::new().sector_size(sector));
-                let mut driver = Driver::new(sim, tiny().reserve(0), Durability::Operation);
+                let mut driver = Driver::new(sim, tiny().reserve(0).direct_io(direct), Durability::Operation);
                 driver.open().unwrap();
                 driver.change(&Change::Push(start.clone())).unwrap();
                 driver.change(&before).unwrap();
@@ -217,9 +236,41 @@ fn every_subset_of_the_sectors_of_one_operation() {
                 }
                 driver.change(&Change::Push(vec![5; 5])).unwrap();
                 let effort = Effort { exhaustive: 1 << 13, samples: 300 };
-                explore(&driver, &format!("subsets-{nth}"), MetadataOrder::Free, effort, &mut visited).unwrap();
+                let how = (Torn::Versions, MetadataOrder::Free);
+                explore(&driver, &format!("subsets-{nth}"), how, effort, &mut visited).unwrap();
             }
         }
     }
     println!("{} distinct states", visited.distinct.len());
+}
+
+/// A store that is several files grows in steps. Creating a stack there is cut off like anything else.
+#[test]
+fn a_stack_in_several_files() {
+    let open = |sim: &SimFs| {
+        let fs = Arc::new(sim.clone());
+        let options = SegmentedOptions::new().segment_size_bytes(16 << 10);
+        let store = options.open(fs.clone(), Path::new("/store")).map_err(|e| chain(&e))?;
+        tiny().fs(fs).open_store(Arc::new(store)).map_err(|e| chain(&e))
+    };
+    let sim = SimFs::new();
+    let stack = open(&sim).unwrap();
+    let mut history = vec![(0, Vec::new())];
+    for change in
+        [Change::Push(vec![1; 5000]), Change::Set(100, vec![2; 600]), Change::Pop(2000), Change::Push(vec![3; 9])]
+    {
+        let mut model = history.last().unwrap().1.clone();
+        change.on_stack(&stack, &model).unwrap();
+        change.on_model(&mut model);
+        history.push((sim.op_count(), model));
+    }
+    let report = CrashExplorer::new(sim.trace()).samples_per_point(200).for_each(|state| {
+        let found = open(&state.fs())?.peek(0).map_err(|e| chain(&e))?;
+        let acknowledged = history.iter().rposition(|(at, _)| *at <= state.point()).unwrap();
+        match history[acknowledged..].iter().take(2).any(|(_, model)| *model == found) {
+            true => Ok(()),
+            false => Err(format!("{} bytes after {acknowledged} changes", found.len())),
+        }
+    });
+    println!("{} distinct states", report.unwrap().distinct);
 }

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
+use cairn_io::FileStore;
 use cairn_sim::SimFs;
 use cairn_stack::{Durability, Error, Inspection, Options, Stack, Transaction};
 
@@ -122,9 +123,12 @@ pub(crate) struct Sizes {
     pub(crate) large: usize,
     /// The stack is shrunk when it is longer.
     pub(crate) longest: usize,
+    /// What changes in place are whole sectors, zeros are not appended alone, and each change is a commit: so what is written at once in one sector has no gap, which
+    /// [`Torn::Garbage`](cairn_sim::Torn::Garbage) would take for a part of it.
+    pub(crate) whole_sectors: bool,
 }
 
-pub(crate) const SIZES: Sizes = Sizes { small: 300, large: 6000, longest: 20_000 };
+pub(crate) const SIZES: Sizes = Sizes { small: 300, large: 6000, longest: 20_000, whole_sectors: false };
 
 /// A change that is possible on `model`.
 pub(crate) fn any_change(dice: &mut Dice, model: &[u8], sizes: Sizes) -> Change {
@@ -139,7 +143,7 @@ pub(crate) fn any_change(dice: &mut Dice, model: &[u8], sizes: Sizes) -> Change 
     if len == 0 {
         return Change::Push(dice.bytes(size));
     }
-    match dice.below(100) {
+    let change = match dice.below(100) {
         0..30 => Change::Push(dice.bytes(size)),
         30..36 => Change::Extend(size),
         36..50 => Change::Pop(1 + dice.below(len.min(size))),
@@ -154,6 +158,31 @@ pub(crate) fn any_change(dice: &mut Dice, model: &[u8], sizes: Sizes) -> Change 
             let range = dice.range(len, size);
             Change::CompareAndSet(range.start, dice.bytes(range.len()))
         }
+    };
+    if sizes.whole_sectors { of_whole_sectors(change, model) } else { change }
+}
+
+/// Something like `change` that [`Sizes::whole_sectors`] allows.
+fn of_whole_sectors(change: Change, model: &[u8]) -> Change {
+    let sectors = |start: usize, end: usize| {
+        let (start, end) = (start / 512 * 512, end.next_multiple_of(512));
+        start..if end > model.len() { model.len() / 512 * 512 } else { end }
+    };
+    let change = match change {
+        Change::Set(at, bytes) | Change::CompareAndSet(at, bytes) => {
+            let range = sectors(at, at + bytes.len());
+            Change::Set(range.start, bytes.iter().copied().cycle().take(range.len()).collect())
+        }
+        Change::Zero(range) => Change::Zero(sectors(range.start, range.end)),
+        Change::Resize(len) if len < model.len() => Change::Resize(len),
+        Change::Extend(zeros) => Change::Push(vec![7; zeros]),
+        Change::Resize(len) => Change::Push(vec![8; 1 + len - model.len()]),
+        change => change,
+    };
+    match &change {
+        Change::Set(_, bytes) if bytes.is_empty() => Change::Discard(1),
+        Change::Zero(range) if range.is_empty() => Change::Push(vec![9; 9]),
+        _ => change,
     }
 }
 
@@ -169,6 +198,8 @@ pub(crate) struct Driver {
     /// From this point on, at least that state had to survive.
     durable: Vec<(usize, usize)>,
     explicit: bool,
+    /// Whether the stack is in a store, and the file only that store's.
+    pub(crate) in_store: bool,
 }
 
 impl Driver {
@@ -176,7 +207,22 @@ impl Driver {
         let explicit = durability == Durability::Explicit;
         let options = options.durability(durability);
         let history = vec![(0, Rc::new(Vec::new()))];
-        Driver { sim, options, stack: None, model: Vec::new(), history, durable: Vec::new(), explicit }
+        Driver { sim, options, stack: None, model: Vec::new(), history, durable: Vec::new(), explicit, in_store: false }
+    }
+
+    /// Opens what is on a machine, with the driver's options or others.
+    pub(crate) fn open_on(&self, sim: &SimFs, options: &Options) -> Result<Stack, Error> {
+        let options = options.clone().fs(Arc::new(sim.clone()));
+        if !self.in_store {
+            return options.open(PATH);
+        }
+        let path = std::path::Path::new(PATH);
+        let store = FileStore::open(sim, path).map_err(|source| Error::Io {
+            op: "open",
+            path: path.to_owned(),
+            source: Arc::new(source),
+        })?;
+        options.open_store(Arc::new(store))
     }
 
     pub(crate) fn stack(&self) -> &Stack {
@@ -184,7 +230,7 @@ impl Driver {
     }
 
     pub(crate) fn open(&mut self) -> Result<(), Error> {
-        let stack = self.options.clone().fs(Arc::new(self.sim.clone())).open(PATH)?;
+        let stack = self.open_on(&self.sim, &self.options)?;
         assert_eq!(stack.peek(0)?, self.model, "a stack opens as it was");
         self.stack = Some(stack);
         self.acknowledge();
@@ -246,7 +292,7 @@ impl Driver {
 
     /// Opens after a death, and takes what is found for the model, if it is possible.
     pub(crate) fn open_whatever_is_there(&mut self) -> Result<(), String> {
-        let stack = self.options.clone().fs(Arc::new(self.sim.clone())).open(PATH).map_err(|e| chain(&e))?;
+        let stack = self.open_on(&self.sim, &self.options).map_err(|e| chain(&e))?;
         let found = stack.peek(0).map_err(|e| chain(&e))?;
         let point = self.sim.op_count();
         self.accepts(point, &found)?;
@@ -295,13 +341,8 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 
 /// Opens what a crash left and compares it; whether a stack had to be there depends on what had been acknowledged. A look before must show the same.
 pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<(), String> {
-    let seen = look(sim)?;
-    let stack = driver
-        .options
-        .clone()
-        .fs(Arc::new(sim.clone()))
-        .open(PATH)
-        .map_err(|e| format!("does not open: {}", chain(&e)))?;
+    let seen = if driver.in_store { None } else { look(sim)? };
+    let stack = driver.open_on(sim, &driver.options).map_err(|e| format!("does not open: {}", chain(&e)))?;
     let found = stack.peek(0).map_err(|e| format!("does not read: {}", chain(&e)))?;
     if seen.is_some_and(|seen| seen != found) {
         return Err("opening finds what looking does not".into());
@@ -324,9 +365,8 @@ fn look(sim: &SimFs) -> Result<Option<Vec<u8>>, String> {
 /// What a crash left can be written to, closed, and opened again.
 pub(crate) fn check_goes_on(driver: &Driver, sim: &SimFs, seed: u64) -> Result<(), String> {
     let said = |e: Error| chain(&e);
-    let open = |sim: &SimFs| {
-        driver.options.clone().durability(Durability::Operation).fs(Arc::new(sim.clone())).open(PATH).map_err(said)
-    };
+    let options = driver.options.clone().durability(Durability::Operation);
+    let open = |sim: &SimFs| driver.open_on(sim, &options).map_err(said);
     let sim = sim.restart();
     let stack = open(&sim)?;
     let mut model = stack.peek(0).map_err(said)?;

@@ -5,10 +5,12 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use cairn_sim::{Call, Chooser, CrashExplorer, Errno, FailedSync, FaultPlan, MetadataOrder, SimFs, SimOptions};
+use cairn_sim::{
+    Call, Chooser, CrashExplorer, Errno, FailedSync, Fault, FaultPlan, MetadataOrder, SimFs, SimOptions, Torn,
+};
 use cairn_stack::{Durability, Error, Mutation, Stack};
 
-use crate::crash::{Effort, Visited, explore, run, tiny, workload};
+use crate::crash::{Effort, LARGE, Visited, explore, run, tiny, workload};
 use crate::model::{Change, Driver, PATH, SIZES, Sizes, chain, check_state};
 
 /// What a panic or an error said, in one line.
@@ -32,7 +34,7 @@ fn caught(name: &str, bug: Option<Mutation>, make: impl Fn(u64) -> Driver) {
     for seed in 1..40 {
         let explored = AssertUnwindSafe(|| {
             let driver = make(seed);
-            explore(&driver, name, MetadataOrder::Free, EFFORT, &mut visited)
+            explore(&driver, name, (Torn::Versions, MetadataOrder::Free), EFFORT, &mut visited)
         });
         let outcome = catch_unwind(|| match bug {
             Some(bug) => bug.during(explored),
@@ -57,7 +59,8 @@ fn seen(bug: Mutation, layer: &str, check: impl Fn() -> Result<(), String>) {
 #[test]
 fn barriers_that_do_nothing() {
     let with = |seed, faults: FaultPlan| {
-        let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), tiny(), Durability::Operation);
+        let sim = SimFs::with_options(SimOptions::new().seed(seed));
+        let mut driver = Driver::new(sim, tiny().direct_io(true), Durability::Operation);
         driver.sim.set_faults(faults);
         driver.open().unwrap();
         for n in 0..10 {
@@ -66,6 +69,8 @@ fn barriers_that_do_nothing() {
         driver
     };
     caught("skipped barriers", None, |seed| with(seed, FaultPlan::new().ignore_barriers()));
+    let direct = FaultPlan::new().on(Call::WriteDirect, 0..u64::MAX, Fault::Ignore);
+    caught("direct writes that are none", None, |seed| with(seed, direct.clone()));
     caught("skipped directory barriers", None, |seed| with(seed, FaultPlan::new().ignore_dir_syncs()));
 }
 
@@ -80,6 +85,7 @@ fn bugs_that_a_power_cut_shows() {
         Mutation::ApplyTooLate,
         Mutation::OneSlot,
         Mutation::TrustOldBytes,
+        Mutation::DirectOverUnsynced,
         Mutation::AcknowledgeBeforeBarrier,
     ] {
         caught(&format!("{bug:?}"), Some(bug), |seed| run(seed, 40, SIZES));
@@ -90,20 +96,18 @@ fn bugs_that_a_power_cut_shows() {
 #[test]
 fn a_body_behind_the_payload_that_is_overwritten() {
     let bug = Mutation::SkipSettle;
-    caught(&format!("{bug:?}"), Some(bug), |seed| {
-        run(seed * 7, 12, Sizes { small: 4000, large: 200_000, longest: 400_000 })
-    });
+    caught(&format!("{bug:?}"), Some(bug), |seed| run(seed * 7, 12, LARGE));
 }
 
 /// The barrier of an operation fails, the process ends and another one opens the stack in the same boot; then the power fails.
-fn after_a_failed_barrier(mode: FailedSync, evict: bool, change: &Change) -> Result<(), String> {
+fn after_a_failed_barrier(barrier: Call, mode: FailedSync, evict: bool, change: &Change) -> Result<(), String> {
     for nth in 0..3 {
         let sim = SimFs::with_options(SimOptions::new().failed_sync(mode));
-        let mut driver = Driver::new(sim, tiny(), Durability::Operation);
+        let mut driver = Driver::new(sim, tiny().direct_io(barrier == Call::WriteDirect), Durability::Operation);
         driver.open().map_err(|e| chain(&e))?;
         driver.change(&Change::Push(vec![1; 3000])).map_err(|e| chain(&e))?;
         driver.change(&Change::Set(100, vec![2; 1200])).map_err(|e| chain(&e))?;
-        driver.sim.set_faults(FaultPlan::new().fail(Call::Sync, nth, Errno::Eio));
+        driver.sim.set_faults(FaultPlan::new().fail(barrier, nth, Errno::Eio));
         for n in 0..=nth {
             let mut after = driver.model.clone();
             change.on_model(&mut after);
@@ -131,16 +135,18 @@ fn after_a_failed_barrier(mode: FailedSync, evict: bool, change: &Change) -> Res
 }
 
 fn after_failed_barriers() -> Result<(), String> {
-    let changes =
-        [Change::Push(vec![3; 1500]), Change::Set(1000, vec![4; 1500]), Change::Discard(1), Change::Zero(1..900)];
-    for change in changes {
+    let large = [Change::Push(vec![3; 1500]), Change::Set(1000, vec![4; 1500])];
+    let small = [Change::Push(vec![3; 500]), Change::Set(1000, vec![4; 300]), Change::Discard(1), Change::Zero(1..900)];
+    let direct = small.iter().map(|change| (Call::WriteDirect, change));
+    for (barrier, change) in large.iter().chain(&small).map(|change| (Call::Sync, change)).chain(direct) {
         for (mode, evict) in [
             (FailedSync::Old, false),
             (FailedSync::Old, true),
             (FailedSync::Persisted, false),
             (FailedSync::Persisted, true),
         ] {
-            after_a_failed_barrier(mode, evict, &change).map_err(|e| format!("{change:?} {mode:?} {evict}: {e}"))?;
+            after_a_failed_barrier(barrier, mode, evict, change)
+                .map_err(|e| format!("{barrier:?} {change:?} {mode:?} {evict}: {e}"))?;
         }
     }
     Ok(())
