@@ -38,6 +38,9 @@ use crate::sync::{
 /// Room in a slot's body for the proofs of what is appended.
 const PROOFS: u64 = 4 << 10;
 
+/// So many times is the processor given away before sleeping while another thread makes a transaction.
+const TURN_YIELDS: u32 = 32;
+
 /// Operations that become durable, or do not, together.
 #[derive(Debug)]
 pub(crate) struct Round {
@@ -162,13 +165,21 @@ impl Core {
     /// The stage, for changing it: once no transaction is being made, unless writing has stopped.
     pub(crate) fn writer(&self) -> Result<Guard<'_>> {
         let mut guard = self.lock();
+        let mut yields = 0;
         while let Some(owner) = guard.turn {
             if owner == thread::current().id() {
                 return Err(Error::InTransaction);
             }
-            let freed = self.freed.listen();
-            drop(guard);
-            freed.wait();
+            // Most transactions are shorter than falling asleep: who sleeps comes too late for the barrier that the others share.
+            if yields < TURN_YIELDS {
+                yields += 1;
+                drop(guard);
+                thread::yield_now();
+            } else {
+                let freed = self.freed.listen();
+                drop(guard);
+                freed.wait();
+            }
             guard = self.lock();
         }
         guard.check()?;
