@@ -70,6 +70,8 @@ pub(crate) struct Core {
     /// Notified when whoever led is done, and when the log is thawed.
     pub(crate) progress: Event,
     requests: Requests,
+    /// Records in the open slot that came in a batch behind its first one, about: a batch may come while the slot is being closed.
+    in_company: AtomicU64,
     /// Changes when there is something to prepare.
     pub(crate) wanted: Word,
     /// For threads of the log's own.
@@ -130,6 +132,7 @@ impl Core {
             gate,
             progress: Event::new(),
             requests: Requests::default(),
+            in_company: AtomicU64::new(0),
             wanted: Word::default(),
             myself: myself.clone(),
         })
@@ -215,7 +218,9 @@ impl Core {
         if len > GROUP_MAX {
             return Err(Error::TooLarge { len: len as u64, max: GROUP_MAX as u64 });
         }
-        let mut placed = self.place(len, payloads.len() as u64, Patience::Wait)?;
+        let count = payloads.len() as u64;
+        let mut placed = self.place(len, count, Patience::Wait)?;
+        self.in_company.fetch_add(count.saturating_sub(1), Ordering::Relaxed);
         let mut rest = &mut placed.part[..];
         let (mut next, mut last) = (placed.lsn, placed.lsn);
         for payload in payloads {
@@ -327,6 +332,7 @@ impl Core {
             return;
         }
         let filled = self.ring.close();
+        self.in_company.store(0, Ordering::Relaxed);
         if filled.records == 0 {
             guard.next_slot = filled.number;
             return;
@@ -424,17 +430,24 @@ impl Core {
         written.saturating_sub(1)
     }
 
+    /// How many have appended to the open slot, as a leader sees it who waits for others to come.
+    fn arrived(&self) -> u64 {
+        let Some(open) = self.ring.open_slot() else { return 0 };
+        // Much to write takes long by itself, and the others encode meanwhile.
+        if open.end_lsn - open.lsn >= GATHERED {
+            return u64::MAX;
+        }
+        // Who brings many records is still one.
+        open.records.saturating_sub(self.in_company.load(Ordering::Relaxed))
+    }
+
     /// Returns once the slot, and everything before it, is durable. Leads when nobody else does.
     fn make_durable(&self, slot: u64, lsn: Option<Lsn>) -> Result<()> {
         loop {
             match self.gate.wait(slot) {
                 Turn::Covered => return Ok(()),
                 Turn::Lead(lead) => {
-                    // Much to write takes long by itself, and the others encode meanwhile.
-                    let much = |open: &Filled| open.end_lsn - open.lsn >= GATHERED;
-                    lead.gather(|| {
-                        self.ring.open_slot().map_or(0, |open| if much(&open) { u64::MAX } else { open.records })
-                    });
+                    lead.gather(|| self.arrived());
                     let leading = Leading::new(self, lead);
                     let mut guard = self.lock();
                     if self.gate.covered() <= slot && guard.stopped.is_none() {

@@ -76,3 +76,17 @@ fn slots_keep_out_of_what_is_being_zeroed() {
     assert_eq!(prepared.room(4096, 1 << 30, 1000), None);
     assert_eq!(prepared.room(8000, 1 << 30, 8), None);
 }
+
+/// A leader waits for those who are about to come back, whatever they bring.
+#[test]
+fn who_brings_a_batch_has_arrived_once() {
+    let core = core();
+    assert_eq!(core.arrived(), 0);
+    core.append(b"alone", Patience::Wait).unwrap();
+    core.append_batch(&[&b"in a batch"[..]; 10]).unwrap();
+    assert_eq!(core.arrived(), 2);
+    core.sync().unwrap();
+    assert_eq!(core.arrived(), 0);
+    core.append_batch(&[&b"in a batch"[..]; 10]).unwrap();
+    assert_eq!(core.arrived(), 1);
+}
