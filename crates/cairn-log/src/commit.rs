@@ -278,6 +278,7 @@ impl Core {
                 Err(blocked) => blocked,
             };
             if let Blocked::Zeros = blocked {
+                guard.prepared.note_wait();
                 guard = self.wait(guard);
                 continue;
             }

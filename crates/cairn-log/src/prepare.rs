@@ -37,6 +37,8 @@ const CHUNK_MIN: u64 = 128 << 10;
 const AHEAD_MAX: u64 = 4 << 20;
 /// Flushes of this size or more gain nothing from zeros that cost a write of their own.
 const SMALL_FLUSH: u64 = 256 << 10;
+/// Flushes without zeros after a writer had to wait for some.
+const OUTRUN_FLUSHES: u32 = 64;
 /// What a new segment has zeroed before it gets its name.
 pub(crate) const PREFILL: usize = 128 << 10;
 /// Room of a slot that is opened where there are no zeros yet, or few, while they would help: so that they can be written close behind.
@@ -52,6 +54,8 @@ pub(crate) struct Prepared {
     pub(crate) zeroing: Option<Range<u64>>,
     /// Whether the last flush was one that zeros help. Until there is one, that is what is expected.
     small: bool,
+    /// So many flushes do without zeros, because a writer had to wait for some: it is faster than they are.
+    outrun: u32,
     /// Space is being reserved.
     reserving: bool,
     /// It failed for this segment: for lack of space, most likely.
@@ -115,6 +119,7 @@ impl Prepared {
             filled,
             zeroing: None,
             small: true,
+            outrun: 0,
             reserving: false,
             gave_up: false,
             spare: Spare::None,
@@ -132,9 +137,16 @@ impl Prepared {
         self.sealed = Some((store, len));
     }
 
+    /// Takes note of a writer that has to wait for zeros. On a disk with slow barriers zeros are as slow, and those who wait for them flush little, as if zeros
+    /// would help.
+    pub(crate) fn note_wait(&mut self) {
+        (self.small, self.outrun) = (false, OUTRUN_FLUSHES);
+    }
+
     /// Takes note of a flush, in order to prepare for the next.
     pub(crate) fn note_flush(&mut self, bytes: u64, durable: bool) {
-        self.small = durable && bytes < SMALL_FLUSH;
+        self.outrun = self.outrun.saturating_sub(1);
+        self.small = durable && bytes < SMALL_FLUSH && self.outrun == 0;
     }
 
     /// How far behind `start` a slot may go, given that it may go `room` far; `None` when it has to wait.

@@ -90,3 +90,15 @@ fn who_brings_a_batch_has_arrived_once() {
     core.append_batch(&[&b"in a batch"[..]; 10]).unwrap();
     assert_eq!(core.arrived(), 1);
 }
+
+#[test]
+fn a_writer_that_waited_for_zeros_does_without_for_a_while() {
+    let mut prepared = crate::prepare::Prepared::new(0);
+    assert_eq!(prepared.room(0, 1 << 30, 1000), Some(256 << 10), "so that zeros can follow");
+    prepared.note_wait();
+    for _ in 0..64 {
+        assert_eq!(prepared.room(0, 1 << 30, 1000), Some(1 << 30));
+        prepared.note_flush(4096, true);
+    }
+    assert_eq!(prepared.room(0, 1 << 30, 1000), Some(256 << 10));
+}
