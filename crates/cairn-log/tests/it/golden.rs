@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_io::{Fs, MemStore, Store};
-use cairn_log::{EndState, Inspection, Log, Lsn, Options};
+use cairn_log::{EndState, Inspection, Log, Lsn, Options, Retention};
 use cairn_sim::{SimFs, SimOptions};
 
 use crate::hostile::crc32c_append;
@@ -121,6 +121,27 @@ const SCENARIOS: &[Scenario] = &[
         },
         end_state: EndState::Closed,
         records: &[(0, "durable"), (1, "written"), (2, "recovered")],
+        segments: 1,
+    },
+    Scenario {
+        name: "recycled",
+        about: "long records, all but the newest segment dropped again and again, until one is begun in a dropped one's file; one more record, and no close",
+        write: || {
+            written(|sim| {
+                let log = options().segment_size(16 << 10).fs(Arc::new(sim.clone())).open(DIR).unwrap();
+                for n in 1.. {
+                    let lsn = log.commit(&long(n)).unwrap();
+                    log.retain(Retention::From(lsn)).unwrap();
+                    if log.stats().recycled > 0 {
+                        break;
+                    }
+                }
+                log.commit(b"in a used file").unwrap();
+                sim.kill();
+            })
+        },
+        end_state: EndState::Unclosed,
+        records: &[(14, "long 15"), (15, "in a used file")],
         segments: 1,
     },
     Scenario {
@@ -286,12 +307,16 @@ fn read_by_the_book(file: &[u8], end_lsn: Option<u64>) -> Vec<(u64, String)> {
     let (log, generation) = (crc32c_append(0, &file[16..32]), &file[32..36]);
     let frames = crc32c_append(log, generation);
     let (base_lsn, mut seq) = (u64_at(file, 40), u64_at(file, 48));
+    let recycled = u64_at(file, 88) > 0;
     let mut records = Vec::new();
     let mut lsn = base_lsn;
     while end_lsn.is_none_or(|end| lsn < end) {
         let at = (4096 + lsn - base_lsn) as usize;
         let group = &file[at..];
-        if end_lsn.is_none() && group.iter().all(|b| *b == 0) {
+        // What follows in a recycled file is the dropped segment's, but for the rest of the sector.
+        let rest = if recycled { &group[..at.next_multiple_of(512) - at] } else { group };
+        if end_lsn.is_none() && !(recycled && rest.is_empty()) && rest.iter().all(|b| *b == 0) {
+            assert!(!recycled || group.iter().any(|b| *b != 0), "the fixture has such bytes");
             return records;
         }
         assert_eq!(u32_at(group, 0), crc32c_append(log, &group[4..40]));
@@ -321,10 +346,14 @@ fn read_by_the_book(file: &[u8], end_lsn: Option<u64>) -> Vec<(u64, String)> {
 
 #[test]
 fn the_specification_is_enough_to_read_a_log() {
-    for name in ["closed", "batch", "rotated", "recovered"] {
+    for name in ["closed", "batch", "rotated", "recovered", "recycled"] {
         let scenario = SCENARIOS.iter().find(|s| s.name == name).unwrap();
         let files = from_text(&std::fs::read_to_string(fixture(name)).unwrap());
-        let segments: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".cairn")).collect();
+        let mut segments: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".cairn")).collect();
+        if name == "recycled" {
+            // What lies before the head is not the log any more.
+            segments.drain(..segments.len() - 1);
+        }
         let bases = segments.iter().map(|(_, bytes)| u64_at(bytes, 40)).skip(1).map(Some).chain([None]);
         let mut found = Vec::new();
         for ((_, bytes), next) in segments.iter().zip(bases) {

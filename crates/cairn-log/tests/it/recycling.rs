@@ -6,15 +6,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use cairn_io::Fs;
-use cairn_log::{EndState, Error, Inspection, Log, Lsn, Retention, Start};
+use cairn_log::{EndState, Error, Inspection, Log, Lsn, Options, Retention, Start};
 use cairn_sim::{FaultPlan, MetadataOrder, SimFs, SimOptions, Torn};
 
-use crate::crash::{Dice, Visited, explore, tiny_on};
+use crate::crash::{Dice, Visited, explore, tiny};
 use crate::model::{DIR, Driver};
+
+/// Segments of which more is kept than the beginning that becomes zeros, on both ways to the disk.
+fn options(seed: u64) -> Options {
+    tiny().segment_size(12 << 10).direct_io(seed.is_multiple_of(2))
+}
 
 /// Appends, commits, and drops all but the last few records again and again; now and then a close or a kill.
 pub(crate) fn retaining(seed: u64, steps: usize) -> Driver {
-    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), tiny_on(seed));
+    let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), options(seed));
     let mut dice = Dice(seed);
     driver.open().unwrap();
     for _ in 0..steps {
@@ -49,7 +54,7 @@ pub(crate) fn retaining(seed: u64, steps: usize) -> Driver {
 #[test]
 fn no_power_cut_takes_back_what_was_acknowledged_in_recycled_segments() {
     let (mut visited, mut recycled) = (Visited::default(), 0);
-    for seed in 1..=4 {
+    for seed in 1..=6 {
         let driver = retaining(seed, 100);
         recycled += driver.recycled;
         let order = if seed.is_multiple_of(4) { MetadataOrder::Ordered } else { MetadataOrder::Free };
@@ -57,11 +62,11 @@ fn no_power_cut_takes_back_what_was_acknowledged_in_recycled_segments() {
         explore(&driver, format!("recycling-{seed}"), torn, order, &mut visited).unwrap();
     }
     println!("{} distinct states, {recycled} segments recycled", visited.distinct.len());
-    assert!(recycled > 10, "{recycled} segments recycled");
+    assert!(recycled > 8, "{recycled} segments recycled");
 }
 
 fn open(sim: &SimFs, seed: u64) -> Log {
-    tiny_on(seed).fs(Arc::new(sim.clone())).open(DIR).unwrap()
+    options(seed).fs(Arc::new(sim.clone())).open(DIR).unwrap()
 }
 
 fn inspect(sim: &SimFs) -> Inspection {
@@ -132,8 +137,9 @@ fn on_a_full_disk_nothing_is_kept_of_what_was_dropped() {
         sim.set_faults(FaultPlan::new().capacity(1));
         let full = (0..1000).find_map(|_| log.append(&[8; 1000]).err()).expect("the disk is full");
         assert!(matches!(full, Error::Full { .. }), "{full}");
-        assert_eq!(inspect(&sim).obsolete(), &[] as &[std::path::PathBuf]);
+        // A segment without a group looks like a rotation that was interrupted.
         log.sync().unwrap();
+        assert_eq!(inspect(&sim).obsolete(), &[] as &[std::path::PathBuf]);
     }
 }
 
