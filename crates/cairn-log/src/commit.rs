@@ -627,7 +627,7 @@ impl Core {
     /// Ends writing: everything appended becomes durable, and a mark says so on disk.
     pub(crate) fn close(&self) -> Result<()> {
         let (leading, guard) = self.freeze()?;
-        let (mut guard, result) = leading.write_mark(guard);
+        let (mut guard, result) = leading.write_end(guard);
         guard.frozen = false;
         guard.closed = true;
         leading.finish(guard);

@@ -330,7 +330,7 @@ impl Log {
     }
 
     /// Makes everything appended durable, notes on disk that it is, and ends writing. Tickets are settled by then; followers end
-    /// once they returned everything.
+    /// once they returned everything. A segment of more than 1 MiB is sealed, so that the next open has next to nothing to scan.
     ///
     /// # Errors
     /// [`Error::Poisoned`] when a write or barrier failed, now or earlier.

@@ -2,8 +2,6 @@
 
 use std::path::Path;
 
-use cairn_io::Fs;
-
 use crate::commit::{Core, Guard, Home, NOTES, RESERVE};
 use crate::error::{Error, Failure, Result};
 use crate::flush::Goal;
@@ -17,6 +15,9 @@ use crate::state::Place;
 use crate::survey::SegmentFile;
 use crate::walk::Walk;
 
+/// A log that is closed has at most so many bytes to be scanned when it is opened: less than a millisecond's worth.
+const SCANNED: u64 = 1 << 20;
+
 impl<'a> Leading<'a> {
     /// Seals the active segment and starts the next one. Nothing is frozen.
     ///
@@ -25,16 +26,17 @@ impl<'a> Leading<'a> {
     /// therefore always a loss. And the seal is durable before the next segment gets its first group, so that any group there proves
     /// everything below its segment.
     pub(crate) fn rotate(&self, mut guard: Guard<'a>) -> Result<Guard<'a>> {
-        let Home::Directory { fs, dir, .. } = &self.home else {
-            return Ok(guard);
-        };
         guard.frozen = true;
-        let (mut guard, result) = self.rotate_frozen(guard, &**fs, dir);
+        let (mut guard, result) = self.rotate_frozen(guard);
         guard.frozen = false;
         result.map(|()| guard)
     }
 
-    fn rotate_frozen(&self, guard: Guard<'a>, fs: &dyn Fs, dir: &Path) -> (Guard<'a>, Result<()>) {
+    fn rotate_frozen(&self, guard: Guard<'a>) -> (Guard<'a>, Result<()>) {
+        let Home::Directory { fs, dir, .. } = &self.home else {
+            return (guard, Ok(()));
+        };
+        let fs = &**fs;
         let mut guard = self.core().when_nothing_is_prepared(guard);
         let spare = guard.prepared.take_spare();
         let old = guard.active.clone();
@@ -141,6 +143,20 @@ impl<'a> Leading<'a> {
         };
         bytes[..GROUP_HEADER_LEN].copy_from_slice(&header.encode(guard.active.log_seed()));
         self.write_group(guard, &bytes)
+    }
+
+    /// In a frozen log, all of which is durable: ends it so that the next open need not scan much. A segment that holds a good part of what it may is sealed,
+    /// and the mark is all that its successor holds.
+    pub(crate) fn write_end(&self, guard: Guard<'a>) -> (Guard<'a>, Result<()>) {
+        let long = guard.active.offset(guard.end.lsn) > SCANNED;
+        if guard.marked || !long {
+            return self.write_mark(guard);
+        }
+        match self.rotate_frozen(guard) {
+            (guard, Err(error)) if guard.stopped.is_some() => (guard, Err(error)),
+            // Where there is no space for another segment, there still is for the mark.
+            (guard, _) => self.write_mark(guard),
+        }
     }
 
     /// In a frozen log: writes that all of it is durable, unless the disk says so already, and gives back reserved space.

@@ -7,6 +7,7 @@
 )]
 
 mod basics;
+mod closing;
 mod concurrency;
 mod crash;
 mod damage;
