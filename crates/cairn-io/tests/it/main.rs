@@ -6,7 +6,6 @@ mod barriers;
 mod contracts;
 mod crash;
 mod direct;
-mod direct_speed;
 mod failed_barriers;
 mod faults;
 mod native;
