@@ -6,6 +6,7 @@
 //! * [`gate`] and [`slot`] are what a log and a stack commit with: who leads, who waits, and a buffer that many threads fill.
 //! * With the feature `io-uring`, `UringFs` is a [`NativeFs`] whose direct writes go through io_uring.
 //! * [`replace_file`] replaces a small file atomically.
+//! * [`ErrorKind`] says what can be done about an error, of whichever structure.
 //! * [`contract`] holds the test suites that every implementation of the two seams runs.
 //!
 //! This crate knows no records and no frames. Nothing in it is durable because it was written, flushed or dropped: only
@@ -16,6 +17,7 @@ mod barrier;
 pub mod contract;
 mod direct_store;
 mod error;
+mod error_kind;
 mod file_store;
 mod fs;
 pub mod gate;
@@ -32,6 +34,7 @@ pub mod sync;
 pub use backend::Backend;
 pub use direct_store::DirectStore;
 pub use error::Error;
+pub use error_kind::ErrorKind;
 pub use file_store::FileStore;
 pub use fs::{Access, File, Fs, read_full_at, write_all_at};
 pub use mem_store::MemStore;

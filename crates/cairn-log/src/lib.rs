@@ -36,7 +36,8 @@ mod ticket;
 mod truncation;
 mod walk;
 
-pub use error::{Corruption, CorruptionKind, Error, ErrorKind, Failure, Result};
+pub use cairn_io::ErrorKind;
+pub use error::{Corruption, CorruptionKind, Error, Failure, Result};
 pub use follow::Follower;
 pub use inspect::{Inspection, SegmentInfo, Verification};
 pub use log::{Log, Retention};

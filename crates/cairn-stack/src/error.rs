@@ -4,6 +4,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cairn_io::ErrorKind;
+
 /// Result of an operation on a stack.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -124,24 +126,6 @@ pub enum Error {
     Closed,
 }
 
-/// What the caller can do about an [`Error`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum ErrorKind {
-    /// The call was wrong: fix the arguments.
-    Usage,
-    /// Free space, then call again.
-    Space,
-    /// Another handle has it: wait, or close that one.
-    Busy,
-    /// Drop the handle and open the stack again; operations in doubt are settled by that.
-    Reopen,
-    /// The file is damaged, foreign or too new: a person must look.
-    Repair,
-    /// The system refused: see the source.
-    System,
-}
-
 impl Error {
     /// What the caller can do.
     pub fn kind(&self) -> ErrorKind {
@@ -168,10 +152,7 @@ impl Error {
     /// Sorts a system error into [`Error::Full`] or [`Error::Io`].
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
-        let full = matches!(
-            source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge
-        );
+        let full = ErrorKind::of(&source) == ErrorKind::Space;
         let source = Arc::new(source);
         if full { Error::Full { op, path, source } } else { Error::Io { op, path, source } }
     }

@@ -43,7 +43,8 @@ mod sync;
 mod transaction;
 mod view;
 
-pub use error::{Error, ErrorKind, Failure, Result};
+pub use cairn_io::ErrorKind;
+pub use error::{Error, Failure, Result};
 pub use inspect::{EndState, Inspection};
 #[cfg(feature = "mutations")]
 #[doc(hidden)]

@@ -5,11 +5,11 @@ use std::io;
 use std::ops::Range;
 use std::path::Path;
 
-use cairn_io::{Backend, Store};
+use cairn_io::{Backend, ErrorKind, Store};
 
 use crate::commit::Core;
 use crate::edit::{Edit, check_span};
-use crate::error::{ErrorKind, Result};
+use crate::error::Result;
 use crate::open;
 use crate::options::{OpenReport, Options, Stats};
 use crate::reader::StackReader;

@@ -20,8 +20,8 @@
 //! file, with atomic transactions; [`heap`] gives out blocks of such a file; [`io`] holds the stores and the file system seam.
 //!
 //! # Errors
-//! Each structure has an `Error` of its own, whose `kind()` says what to do about it, in the same words: fix the call, free space, wait, reopen,
-//! let a person look, or see what the system said. The heap's are the [stack's](stack::ErrorKind).
+//! Each structure has an `Error` of its own, whose `kind()` says what to do about it with one [`ErrorKind`] for all: fix the call, free space, wait, reopen,
+//! let a person look, or see what the system said.
 
 /// Stores, the file system seam, atomic file replacement: the foundation, for those who bring a medium of their own.
 pub use cairn_io as io;
