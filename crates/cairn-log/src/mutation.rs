@@ -37,6 +37,8 @@ pub enum Mutation {
     UnboundGeneration,
     /// Checksums do not cover the position (L19).
     UnboundPosition,
+    /// Checksums cover the position as it is, which a change of the length undoes (L19).
+    PlainPosition,
     /// A segment gets its name before it is whole (L23).
     NameBeforeWhole,
     /// A truncation takes any position for a record's (L24).

@@ -4,7 +4,6 @@ use zerocopy::little_endian::{U16, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::{ALIGN, Seed};
-use crate::mutation::{self, Mutation};
 
 /// Bytes of a frame header.
 pub(crate) const FRAME_HEADER_LEN: usize = size_of::<Raw>();
@@ -73,8 +72,7 @@ fn claimed_len(bytes: &[u8]) -> Option<(FrameKind, u64)> {
 /// CRC-32C over log, generation, position, and everything of the frame after the checksum, its padding included.
 #[inline]
 fn checksum(generation: Seed, lsn: u64, rest: &[u8]) -> u32 {
-    let lsn = if mutation::is(Mutation::UnboundPosition) { 0 } else { lsn };
-    crc32c::crc32c_append(crc32c::crc32c_append(generation.0, &lsn.to_le_bytes()), rest)
+    crc32c::crc32c_append(generation.at(lsn), rest)
 }
 
 /// Appends to `out` the frame that will be at `lsn`.
@@ -170,8 +168,9 @@ mod tests {
         assert_eq!(bytes.len(), 24);
         assert_eq!(bytes[4..12], [5, 0, 0, 0, 1, 0, 0, 0]);
         assert_eq!(bytes[12..], *b"abcde\0\0\0\0\0\0\0");
-        let covered = [&77u128.to_be_bytes()[..], &3u32.to_le_bytes(), &LSN.to_le_bytes(), &bytes[4..]].concat();
-        assert_eq!(bytes[..4], crc32c::crc32c(&covered).to_le_bytes());
+        let generation = crc32c::crc32c(&[&77u128.to_be_bytes()[..], &3u32.to_le_bytes()].concat());
+        let position = 0x0246_8ACFu32.wrapping_mul(0x9E37_79B9);
+        assert_eq!(bytes[..4], crc32c::crc32c_append(generation ^ position, &bytes[4..]).to_le_bytes());
     }
 
     #[test]
@@ -199,6 +198,13 @@ mod tests {
             let other = Seed::of_generation(Uuid::from_u128(uuid), generation);
             assert!(read_frame(&bytes, LSN, other).is_none());
         }
+        // Not even with another length, although that is what the checksum sees first.
+        let near = (1..1 << 13).flat_map(|n| [LSN - 8 * n, LSN + 8 * n]);
+        for (lsn, len) in near.flat_map(|lsn| (5..=12).map(move |len| (lsn, len))) {
+            let mut other = bytes.clone();
+            other[4] = len;
+            assert!(read_frame(&other, lsn, seed()).is_none());
+        }
         let mut moved = bytes.clone();
         assert_eq!(restamp_frame(&mut moved, LSN + 8, seed()), Some(bytes.len()));
         assert_eq!(read_frame(&moved, LSN + 8, seed()).unwrap().payload, b"payload");
@@ -222,6 +228,15 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn no_position_verifies_at_another_one_of_the_same_32_gib(block in 0..1u64 << 28, a: u32, b: u32) {
+            let seed = seed();
+            let at = |n: u32| seed.at(block << 35 | u64::from(n) << 3);
+            prop_assert_eq!(at(a) == at(b), a == b);
+            // Where only the block differs, neither.
+            prop_assert_ne!(at(a), seed.at((block + 1) << 35 | u64::from(a) << 3));
+        }
+
         #[test]
         fn what_is_pushed_is_read(payload: Vec<u8>, lsn: u64, generation: u32, uuid: u128, kind in 0..4usize, before: Vec<u8>) {
             let seed = Seed::of_generation(Uuid::from_u128(uuid), generation);

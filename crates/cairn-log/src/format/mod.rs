@@ -59,4 +59,23 @@ impl Seed {
         let generation = if mutation::is(Mutation::UnboundGeneration) { 0 } else { generation };
         Seed(crc32c::crc32c_append(Self::of_log(uuid).0, &generation.to_le_bytes()))
     }
+
+    /// What the checksum of the frame at `lsn` goes on from: bound to the position, too.
+    ///
+    /// In each 32 GiB of positions no two are the same. It multiplies because a checksum sees its state and the four bytes that come next only as the
+    /// sum of both bit by bit: a change of these must not undo a small change of the position.
+    #[inline]
+    pub(crate) fn at(self, lsn: u64) -> u32 {
+        let lsn = if mutation::is(Mutation::UnboundPosition) { 0 } else { lsn };
+        let [a, b, c, d, e, f, g, h] = (lsn / ALIGN).to_le_bytes();
+        let (low, high) = (u32::from_le_bytes([a, b, c, d]), u32::from_le_bytes([e, f, g, h]));
+        if mutation::is(Mutation::PlainPosition) {
+            return self.0 ^ low ^ high;
+        }
+        self.0 ^ low.wrapping_mul(POSITION_LOW) ^ high.wrapping_mul(POSITION_HIGH)
+    }
 }
+
+/// Odd, so that multiplying by it loses nothing; the first one is 2^32 over the golden ratio, which keeps the products of near positions far apart.
+const POSITION_LOW: u32 = 0x9E37_79B9;
+const POSITION_HIGH: u32 = 0x85EB_CA77;

@@ -366,6 +366,32 @@ fn checksums_that_do_not_cover_the_position() {
 }
 
 #[test]
+fn positions_that_a_length_makes_up_for() {
+    seen(Mutation::PlainPosition, "moved blocks", || {
+        let sim = SimFs::new();
+        let log = open(&sim).unwrap();
+        let lsns = log.append_batch(vec![b""; 9]).unwrap();
+        log.close().unwrap();
+        let path = sim.files().into_iter().map(|(path, _)| path).find(|p| p.extension().is_some()).unwrap();
+        let bytes = sim.read_file(&path).unwrap();
+        // Frames of 16 bytes: a change of the length by 2 leaves the bytes of the frame what they are.
+        let first = 4096 + usize::try_from(lsns.start().0).unwrap();
+        for other in 1..9 {
+            let mut moved = bytes[first..first + 16].to_vec();
+            moved[4] ^= 2;
+            let mut bytes = bytes.clone();
+            bytes[first + 16 * other..][..16].copy_from_slice(&moved);
+            sim.write_file(&path, bytes).unwrap();
+            let look = Inspection::open_on(Arc::new(sim.clone()), DIR).map_err(|e| e.to_string())?;
+            if look.problems().is_empty() {
+                return Err(format!("record 0 verifies as record {other}, two bytes long"));
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn checksums_that_do_not_cover_the_generation() {
     seen(Mutation::UnboundGeneration, "stale blocks", || {
         let sim = twins();

@@ -397,7 +397,8 @@ fn head_group(lsn: u64) -> Vec<u8> {
     let number = 3u64.to_le_bytes();
     let header = [&[0xC7, 4, 0, 0, 88, 0, 0, 0][..], &generation, &at, &at, &number].concat();
     let frame = [&[32, 0, 0, 0, 3, 0, 0, 0][..], &at, &number, &uuid, &[0; 4]].concat();
-    let of_frame = sum(&[&uuid, &generation, &(lsn + 40).to_le_bytes(), &frame]);
+    let place = u32::try_from((lsn + 40) / 8).unwrap().wrapping_mul(0x9E37_79B9);
+    let of_frame = crc32c::crc32c_append(u32::from_le_bytes(sum(&[&uuid, &generation])) ^ place, &frame).to_le_bytes();
     [&sum(&[&uuid, &header])[..], &header, &of_frame, &frame].concat()
 }
 
