@@ -35,6 +35,7 @@ mod tail;
 mod ticket;
 mod truncation;
 mod walk;
+mod window;
 
 pub use cairn_io::ErrorKind;
 pub use error::{Corruption, CorruptionKind, Error, Failure, Result};
