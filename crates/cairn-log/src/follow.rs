@@ -24,7 +24,7 @@ pub struct Follower {
 
 impl Follower {
     pub(crate) fn new(core: Arc<Core>, reader: Reader, cut_count: u64) -> Self {
-        Follower { core, reader, cut_count }
+        Follower { core, reader: reader.in_place(), cut_count }
     }
 
     /// Returns the next record if it is durable already; `None` when there is none yet, or none any more.
@@ -88,7 +88,7 @@ impl Follower {
                 return Err(Error::Truncated { lsn: Lsn(guard.cut_lsn) });
             }
             // What lay ahead is another segment now.
-            let mut reader = self.core.reader_of(&guard).durable();
+            let mut reader = self.core.reader_of(&guard).durable().in_place();
             drop(guard);
             reader.seek(crate::Start::Lsn(Lsn(at.lsn)))?;
             self.reader = reader;
@@ -96,7 +96,7 @@ impl Follower {
         }
         let flushed = mutation::is(Mutation::FollowFlushed);
         if guard.durable > self.reader.end_lsn() || flushed {
-            let later = self.core.reader_of(&guard);
+            let later = self.core.reader_of(&guard).in_place();
             let later = if flushed { later } else { later.durable() };
             drop(guard);
             self.reader.extend(later)?;

@@ -8,6 +8,7 @@
 
 use cairn_io::sync;
 
+mod ahead;
 mod commit;
 mod error;
 mod flush;

@@ -79,6 +79,8 @@ pub enum Mutation {
     KeepRecycledBeginning,
     /// Its new superblock does not say that it was used before.
     ForgetRecycled,
+    /// Where nothing more was read ahead, because it could not be read, the log is taken to end.
+    FailedReadIsTheEnd,
     /// A new segment does not know where the log begins: dropped records come back.
     ForgetHead,
 }

@@ -136,7 +136,8 @@ impl Piece {
 /// Reads records in order, up to where the log ended when the reader was made.
 ///
 /// An iterator over [`Record`]s; [`next_record`](Reader::next_record) reads without allocating per record. Every byte returned
-/// was verified. After an error the iterator is over. A reader holds one descriptor. It keeps working while others append; when a truncation removes what
+/// was verified. After an error the iterator is over. A reader holds one descriptor. One that reads on and on has a thread that reads ahead, at most 1 MiB, where the file
+/// system allows [work in the background](cairn_io::Fs::background); dropping it waits for a read that is under way. It keeps working while others append; when a truncation removes what
 /// it has not read yet, it ends with [`Error::Truncated`].
 #[derive(Debug)]
 pub struct Reader {
@@ -149,13 +150,34 @@ pub struct Reader {
     /// Records with lower numbers are passed over.
     first_seq: u64,
     durable_lsn: u64,
+    may_read_ahead: bool,
     failed: bool,
 }
 
 impl Reader {
     /// A reader that stands at the head.
     pub(crate) fn new(medium: Medium, pieces: Vec<Piece>, head: Place, end: Place, durable_lsn: u64) -> Self {
-        Reader { medium, pieces: pieces.into(), walk: None, head, end, first_seq: head.seq, durable_lsn, failed: false }
+        Reader {
+            medium,
+            pieces: pieces.into(),
+            walk: None,
+            head,
+            end,
+            first_seq: head.seq,
+            durable_lsn,
+            may_read_ahead: true,
+            failed: false,
+        }
+    }
+
+    /// Has it read nothing ahead: it may stand still for long, and its thread with it.
+    #[must_use]
+    pub(crate) fn in_place(mut self) -> Self {
+        self.may_read_ahead = false;
+        if let Some(walk) = &mut self.walk {
+            walk.read_in_place();
+        }
+        self
     }
 
     /// Restricts the reader to records that were durable when it was made.
@@ -264,7 +286,10 @@ impl Reader {
         };
         let span = self.open(piece)?;
         let single = matches!(self.medium, Medium::Store(_));
-        let walk = Walk::new(span, group.lsn, group.seq);
+        let mut walk = Walk::new(span, group.lsn, group.seq);
+        if !self.may_read_ahead {
+            walk.read_in_place();
+        }
         Ok(if single { walk.adopting_generation() } else { walk })
     }
 

@@ -43,7 +43,8 @@ impl SegmentFile {
     /// The segment's readable part up to `end_lsn`, with a descriptor of its own.
     pub(crate) fn open(&self, fs: &dyn Fs, end_lsn: u64) -> Result<Span> {
         let file = fs.open(&self.path, Access::Read).map_err(|e| Error::io("open", &self.path, e))?;
-        Ok(self.span(Arc::new(FileStore::new(file)), end_lsn))
+        let span = self.span(Arc::new(FileStore::new(file)), end_lsn);
+        Ok(Span { may_read_ahead: fs.background(), ..span })
     }
 
     pub(crate) fn span(&self, store: Arc<dyn Store>, end_lsn: u64) -> Span {
@@ -56,6 +57,7 @@ impl SegmentFile {
             base_seq: self.superblock.base_seq,
             recycled: self.superblock.recycled_len > 0,
             end_lsn,
+            may_read_ahead: false,
         }
     }
 }

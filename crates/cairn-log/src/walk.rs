@@ -31,6 +31,8 @@ pub(crate) struct Span {
     pub(crate) recycled: bool,
     /// Exclusive: nothing at or after this position belongs to the log. `u64::MAX` when the end is to be found.
     pub(crate) end_lsn: u64,
+    /// Whether a thread of its own may read ahead for who reads on and on.
+    pub(crate) may_read_ahead: bool,
 }
 
 impl Span {
@@ -96,7 +98,7 @@ impl Walk {
     pub(crate) fn new(span: Span, lsn: u64, seq: u64) -> Self {
         let log = Seed::of_log(span.uuid);
         let seed = Seed::of_generation(span.uuid, span.generation);
-        let window = Window::new(span.store.clone(), span.offset(span.end_lsn));
+        let window = Window::new(span.store.clone(), span.offset(span.end_lsn), span.may_read_ahead);
         let generation = span.generation;
         Walk {
             span,
@@ -110,6 +112,11 @@ impl Walk {
             adopt_generation: false,
             record: None,
         }
+    }
+
+    /// Has it read nothing ahead, whatever its span allows.
+    pub(crate) fn read_in_place(&mut self) {
+        self.window.may_read_ahead = false;
     }
 
     /// Raises the end of what may be read, after the writer went on.

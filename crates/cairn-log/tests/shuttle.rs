@@ -14,12 +14,13 @@ use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::SystemTime;
 
 use cairn_io::{Access, Backend, File, Fs};
-use cairn_log::{Error, Log, Lsn, Seq};
+use cairn_log::{Error, Inspection, Log, Lsn, Seq};
 use cairn_sim::{Call, CrashExplorer, Errno, FaultPlan, SimFs};
+use shuttle::rand::Rng as _;
 use shuttle::thread;
 
 /// A machine whose every call lets other threads run before and after it, so that barriers and writes are no single steps.
@@ -303,6 +304,35 @@ fn truncations_exclude_appends() {
             assert!(pair.len() == 2 && pair[0].payload() == pair[1].payload(), "a batch is cut as a whole");
         }
     });
+}
+
+/// Nobody waits for a chunk that nobody reads, each is handed out once and in order, and a reader can stop at any time.
+#[test]
+fn a_reader_and_the_thread_that_reads_ahead() {
+    const RECORDS: usize = 50;
+    const SCHEDULES: usize = 3000;
+    let written = OnceLock::new();
+    let test = move || {
+        let sim = written.get_or_init(|| {
+            let sim = SimFs::new();
+            let options = Log::options().direct_io(false).fs(Arc::new(Interrupted(sim.clone())));
+            let log = options.open("/log").unwrap();
+            // Together more than reading ahead is begun for; each may begin in one chunk and end in the next.
+            for n in 0..RECORDS {
+                log.append(&vec![n as u8; 60_000 + n]).unwrap();
+            }
+            log.close().unwrap();
+            sim
+        });
+        let look = Inspection::open_on(Arc::new(Interrupted(sim.clone())), "/log").unwrap();
+        assert_eq!(look.next_seq(), Seq(RECORDS as u64));
+        let read = shuttle::rand::thread_rng().gen_range(RECORDS / 2..=RECORDS);
+        for (n, record) in look.reader(Lsn::START).unwrap().take(read).enumerate() {
+            assert_eq!(record.unwrap().payload(), vec![n as u8; 60_000 + n]);
+        }
+    };
+    shuttle::check_random(test, SCHEDULES);
+    println!("shuttle: a reader that reads ahead: {SCHEDULES} schedules");
 }
 
 #[test]

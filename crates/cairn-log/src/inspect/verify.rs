@@ -40,7 +40,7 @@ impl Inspection {
         let checked = each(
             count,
             helpers,
-            |i| self.check(i),
+            |i| self.check(i, helpers > 0),
             |checked| {
                 if let Ok(checked) = checked {
                     progress(checked.bytes);
@@ -62,8 +62,8 @@ impl Inspection {
         Ok(found)
     }
 
-    /// Walks the segment number `i`, which must verify up to where the next one starts, going on behind damage.
-    fn check(&self, i: usize) -> Result<Checked> {
+    /// Walks the segment number `i`, which must verify up to where the next one starts, going on behind damage. `helped`: others are at the same, on all processors.
+    fn check(&self, i: usize, helped: bool) -> Result<Checked> {
         let segments = &self.survey.segments;
         let file = &segments[i];
         let base_lsn = file.superblock.base_lsn;
@@ -73,6 +73,9 @@ impl Inspection {
         let file_end = base_lsn + file.file_len.saturating_sub(DATA_OFFSET);
         let span = file.open(&*self.fs, end_lsn.min(file_end))?;
         let mut walk = Walk::new(span.clone(), span.base_lsn, span.base_seq);
+        if helped {
+            walk.read_in_place();
+        }
         let mut checked = Checked { bytes: end_lsn - base_lsn, ..Checked::default() };
         loop {
             match walk.advance_record() {

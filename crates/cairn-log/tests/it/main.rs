@@ -18,6 +18,7 @@ mod inspection;
 mod kills;
 mod model;
 mod mutations;
+mod reading;
 mod recycling;
 mod store;
 mod write_path;

@@ -12,6 +12,7 @@ use cairn_sim::{Call, CrashExplorer, Errno, FailedSync, FaultPlan, MetadataOrder
 
 use crate::crash::{Visited, explore, killed, run, tiny, tiny_on, workload};
 use crate::model::{DIR, Driver, check_state, contents};
+use crate::reading::{Threaded, large};
 use crate::recycling::retaining;
 
 /// What a panic or an error said, in one line.
@@ -415,6 +416,19 @@ fn checksums_that_do_not_cover_the_generation() {
         match look.problems().is_empty() {
             true => Err("a block of an older generation verifies".into()),
             false => Ok(()),
+        }
+    });
+}
+
+#[test]
+fn reads_ahead_that_fail() {
+    seen(Mutation::FailedReadIsTheEnd, "unreadable sectors", || {
+        let (sim, path) = large();
+        sim.set_faults(FaultPlan::new().unreadable(path, 2 << 20..(2 << 20) + 512));
+        let look = Inspection::open_on(Arc::new(Threaded::new(&sim, true)), DIR).map_err(|e| e.to_string())?;
+        match look.problems() {
+            [] => Err(format!("the log is said to end at {}, {:?}", look.end_lsn(), look.end_state())),
+            _ => Ok(()),
         }
     });
 }
