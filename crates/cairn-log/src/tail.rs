@@ -199,6 +199,9 @@ pub(crate) fn read_group(walk: &mut Walk) -> Result<Option<WholeGroup>, Damage> 
     };
     let (mut note, mut records) = (None, 0);
     loop {
+        while walk.next_record_in_window() {
+            records += 1;
+        }
         let (lsn, frame) = match walk.next_frame() {
             Ok(Some(next)) => next,
             Err(_) if mutation::is(Mutation::KeepTornGroups) && records > 0 => {

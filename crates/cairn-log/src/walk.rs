@@ -203,6 +203,9 @@ impl Walk {
 
     /// Moves over the next record, whatever bookkeeping lies before it; `false` at the end of the span.
     pub(crate) fn advance_record(&mut self) -> Result<bool, Damage> {
+        if self.next_record_in_window() {
+            return Ok(true);
+        }
         loop {
             match self.next_frame()? {
                 Some((_, frame)) if frame.kind == FrameKind::Record => return Ok(true),
@@ -217,7 +220,7 @@ impl Walk {
     }
 
     /// Moves over the next frame if it lies in memory as a whole and is a record's that verifies. Otherwise `false`, and
-    /// [`advance_record`](Walk::advance_record) finds out what it is. Nearly all records go this way, which is short.
+    /// [`next_frame`](Walk::next_frame) finds out what it is. Nearly all records go this way, which is short.
     #[inline]
     pub(crate) fn next_record_in_window(&mut self) -> bool {
         let lsn = self.pos;
