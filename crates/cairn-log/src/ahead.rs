@@ -125,8 +125,17 @@ impl ReadAhead {
     }
 
     /// Gives the memory of an earlier chunk, for one to come.
+    ///
+    /// Wakes the thread only when there is memory for two: it is the faster one for small records, and would fall asleep after each chunk. Who needs the next one may
+    /// always read it, so nobody waits for what the thread does not know of.
     pub(crate) fn give_back(&self, memory: Vec<u8>) {
-        self.shared.change(|state| state.free.push(memory));
+        let mut state = self.shared.lock();
+        state.free.push(memory);
+        let enough = state.free.len() >= 2;
+        drop(state);
+        if enough {
+            self.shared.tell();
+        }
     }
 }
 
@@ -147,6 +156,10 @@ impl Shared {
 
     fn change(&self, change: impl FnOnce(&mut State)) {
         change(&mut self.lock());
+        self.tell();
+    }
+
+    fn tell(&self) {
         self.changed.bump();
         self.changed.wake_all();
     }
