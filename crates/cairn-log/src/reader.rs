@@ -136,7 +136,7 @@ impl Piece {
 /// Reads records in order, up to where the log ended when the reader was made.
 ///
 /// An iterator over [`Record`]s; [`next_record`](Reader::next_record) reads without allocating per record. Every byte returned
-/// was verified. After an error the iterator is over. A reader holds one descriptor. One that reads on and on has a thread that reads ahead, at most 1 MiB, where the file
+/// was verified. After an error the iterator is over. A reader holds one descriptor. One that reads on and on has a thread that reads ahead, about 1 MiB, where the file
 /// system allows [work in the background](cairn_io::Fs::background); dropping it waits for a read that is under way. It keeps working while others append; when a truncation removes what
 /// it has not read yet, it ends with [`Error::Truncated`].
 #[derive(Debug)]
