@@ -423,7 +423,7 @@ fn checksums_that_do_not_cover_the_generation() {
 #[test]
 fn reads_ahead_that_fail() {
     seen(Mutation::FailedReadIsTheEnd, "unreadable sectors", || {
-        let (sim, path) = large();
+        let (sim, path) = large(false);
         sim.set_faults(FaultPlan::new().unreadable(path, 2 << 20..(2 << 20) + 512));
         let look = Inspection::open_on(Arc::new(Threaded::new(&sim, true)), DIR).map_err(|e| e.to_string())?;
         match look.problems() {
