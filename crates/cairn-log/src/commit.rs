@@ -24,7 +24,7 @@ use cairn_io::{File, Fs, Store};
 use crate::Lsn;
 use crate::error::{Error, Failure, Result};
 use crate::flush::Goal;
-use crate::format::{ALIGN, FrameKind, GROUP_HEADER_LEN, frame_len, seal_len, write_frame};
+use crate::format::{ALIGN, FrameKind, GROUP_HEADER_LEN, HeadMark, frame_len, seal_len, write_frame};
 use crate::leading::Leading;
 use crate::mutation::{self, Mutation};
 use crate::options::{Options, Stats};
@@ -47,6 +47,9 @@ pub(crate) const RESERVE: u64 = 1 << 20;
 
 /// So much of what is reserved is left for the log's own notes: on a full disk the oldest records can be dropped, and the log closed.
 pub(crate) const NOTES: u64 = 4 << 10;
+
+/// Bytes of a note and a mark behind it. A segment has room for them as for its seal.
+pub(crate) const NOTE_LEN: u64 = (2 * GROUP_HEADER_LEN + frame_len(HeadMark::LEN)) as u64;
 
 /// Bytes of one group must fit its header's length field, with room to spare.
 const GROUP_MAX: usize = (1 << 31) + (1 << 20);
@@ -377,7 +380,7 @@ impl Core {
         let mut room = match self.home {
             Home::Directory { .. } => {
                 let entries = guard.index.entries.len() + usize::from(guard.index.takes(start));
-                let seal = seal_len(entries) as u64;
+                let seal = seal_len(entries) as u64 + NOTE_LEN;
                 let room = whole_blocks(self.options.segment_size.saturating_sub(seal)).saturating_sub(offset);
                 // An empty segment takes whatever comes: a record larger than a segment gets one of its own size.
                 if room < wanted as u64 && start > base {
@@ -387,7 +390,12 @@ impl Core {
             }
             Home::Store { .. } => u64::MAX,
         };
-        let space = whole_blocks(guard.active.offset(guard.reserved).saturating_sub(NOTES)).saturating_sub(offset);
+        // Where the whole segment is reserved, the room for a seal is there for notes, too.
+        let notes = match self.home {
+            Home::Directory { .. } if guard.reserved - base >= self.options.segment_room() => 0,
+            _ => NOTES,
+        };
+        let space = whole_blocks(guard.active.offset(guard.reserved).saturating_sub(notes)).saturating_sub(offset);
         if space < wanted as u64 {
             return Err(Blocked::Space(start.saturating_add(wanted as u64 + NOTES + block)));
         }

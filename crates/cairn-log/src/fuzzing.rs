@@ -4,9 +4,9 @@
 use uuid::Uuid;
 
 use crate::format::{
-    FRAME_HEADER_LEN, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, SUPERBLOCK_LEN, Seed, Superblock,
-    SuperblockError, TRAILER_LEN, decode_index, decode_trailer, encode_index, encode_trailer, frame_len,
-    parse_segment_name, peek_frame_len, push_frame, read_frame, restamp_frame, segment_name,
+    FRAME_HEADER_LEN, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, OPEN_SEQ, SUPERBLOCK_LEN, Seed,
+    Superblock, SuperblockError, TRAILER_LEN, decode_index, decode_trailer, encode_index, encode_trailer, frame_len,
+    is_place, parse_segment_name, peek_frame_len, push_frame, read_frame, restamp_frame, segment_name,
 };
 
 const CRC_AT: usize = 12;
@@ -19,7 +19,8 @@ pub fn superblock(bytes: &[u8]) -> bool {
             assert_eq!(Superblock::decode(&found.encode()[..]), Ok(found));
             let name = segment_name(found.base_lsn, found.generation);
             assert_eq!(parse_segment_name(&name), Some((found.base_lsn, found.generation)));
-            assert!(found.base_lsn < 1 << 63 && found.base_seq <= found.base_lsn && found.head_seq <= found.head_lsn);
+            assert!(found.base_lsn < 1 << 63 && found.head_seq <= found.head_lsn);
+            assert!(found.base_seq <= found.base_lsn || found.base_seq == OPEN_SEQ);
             true
         }
         Err(SuperblockError::Foreign) => {
@@ -85,7 +86,8 @@ fn frame(bytes: &[u8], lsn: u64, room: u64, seed: Seed) -> Option<usize> {
 /// Decodes what an index frame holds.
 pub fn index(payload: &[u8]) {
     if let Some(entries) = decode_index(payload) {
-        assert_eq!(encode_index(&entries), payload);
+        let seal_len = GROUP_HEADER_LEN + FRAME_HEADER_LEN + payload.len() + TRAILER_LEN;
+        assert_eq!(encode_index(&entries, seal_len), payload);
     }
 }
 
@@ -136,7 +138,11 @@ pub fn sign_segment(bytes: &mut [u8], how: Signing) {
     };
     let Superblock { uuid, generation, base_lsn, base_seq, .. } = superblock;
     if let Some(groups) = bytes.get_mut(SUPERBLOCK_LEN..) {
-        sign_groups(groups, Whose { uuid, generation, lsn: base_lsn, seq: base_seq }, how);
+        // Where the superblock leaves it open, the first group has the number it must have.
+        let first = groups.get(32..40).and_then(|field| field.try_into().ok()).map(u64::from_le_bytes);
+        let seq = if base_seq == OPEN_SEQ { first } else { Some(base_seq) };
+        let seq = seq.filter(|seq| is_place(base_lsn, *seq)).unwrap_or(0);
+        sign_groups(groups, Whose { uuid, generation, lsn: base_lsn, seq }, how);
     }
 }
 

@@ -48,7 +48,7 @@ pub struct SegmentInfo {
     pub end_seq: Seq,
     /// Counts cuts: crash recoveries and truncations at the end.
     pub generation: u32,
-    /// When it was begun, in nanoseconds since 1970-01-01 UTC.
+    /// When its file became this segment's, in nanoseconds since 1970-01-01 UTC. That may be some time before it was begun.
     pub created_unix_ns: u64,
     /// Whether it will never change again.
     pub sealed: bool,
@@ -178,7 +178,8 @@ impl Inspection {
         &self.survey.strays
     }
 
-    /// Files that no longer belong to the log and that the next opening will remove.
+    /// Segments that no longer belong to the log, or do not yet, and that the next opening will remove: what an interrupted truncation left, or the next
+    /// segment, which a writer has ready.
     pub fn obsolete(&self) -> &[PathBuf] {
         &self.survey.obsolete
     }
@@ -187,14 +188,14 @@ impl Inspection {
     pub fn segments(&self) -> Vec<SegmentInfo> {
         let segments = &self.survey.segments;
         let info = |(i, file): (usize, &SegmentFile)| {
-            let next = segments.get(i + 1).map(|s| s.superblock);
+            let next = segments.get(i + 1).map(SegmentFile::base);
             SegmentInfo {
                 path: file.path.clone(),
                 file_bytes: file.file_len,
                 base_lsn: Lsn(file.superblock.base_lsn),
-                end_lsn: Lsn(next.map_or(self.tail.end_lsn, |n| n.base_lsn)),
-                base_seq: Seq(file.superblock.base_seq),
-                end_seq: Seq(next.map_or(self.tail.next_seq, |n| n.base_seq)),
+                end_lsn: Lsn(next.map_or(self.tail.end_lsn, |n| n.lsn)),
+                base_seq: Seq(file.base().seq),
+                end_seq: Seq(next.map_or(self.tail.next_seq, |n| n.seq)),
                 generation: file.superblock.generation,
                 created_unix_ns: file.superblock.created_unix_ns,
                 sealed: next.is_some(),
@@ -230,18 +231,18 @@ impl Inspection {
 
     /// Fails when the segment in which `start` lies is missing and nothing precedes it that a reader would meet first.
     fn check_start(&self, start: Start) -> Result<()> {
-        let Some(first) = self.survey.segments.first().map(|s| s.superblock) else {
+        let Some(first) = self.survey.segments.first().map(SegmentFile::base) else {
             return Ok(());
         };
         let precedes = match start {
-            Start::Lsn(lsn) => lsn.0 < first.base_lsn,
-            Start::Seq(seq) => seq.0 < first.base_seq,
+            Start::Lsn(lsn) => lsn.0 < first.lsn,
+            Start::Seq(seq) => seq.0 < first.seq,
         };
         let head = self.survey.head.lsn;
         let is_gap =
             |p: &&Error| matches!(p, Error::Corrupt(c) if c.kind == CorruptionKind::MissingSegment && c.lsn.0 == head);
         match self.problems.iter().find(is_gap) {
-            Some(gap) if precedes && head < first.base_lsn => Err(gap.clone()),
+            Some(gap) if precedes && head < first.lsn => Err(gap.clone()),
             _ => Ok(()),
         }
     }

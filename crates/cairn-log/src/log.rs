@@ -70,7 +70,8 @@ pub enum Retention {
     /// At most this many bytes of segments, but always the active one. Files that are kept to be written on come on top; see
     /// [`truncate_before`](Log::truncate_before).
     Bytes(u64),
-    /// Segments that hold a record younger than this, by the clock when the segments were begun.
+    /// Segments that hold a record younger than this, by the clock when the segments were begun. When that was is known exactly for segments of this handle;
+    /// those that an earlier one left may be taken for younger, and are kept longer.
     Age(Duration),
     /// Segments that hold a record at or after this position.
     From(Lsn),
@@ -81,8 +82,8 @@ impl Log {
     ///
     /// Decides before it changes anything: when this fails with a kind of [`Repair`](crate::ErrorKind::Repair) or
     /// [`Busy`](crate::ErrorKind::Busy), the directory is as it was. What an earlier process
-    /// left without a barrier is written again and synced before this returns, so that everything that can be read then is durable. Cost: one block
-    /// per segment, and a scan of the last one.
+    /// left without a barrier is written again and synced before this returns, so that everything that can be read then is durable. Cost: both ends of
+    /// each segment, and a scan of the last one.
     ///
     /// # Errors
     /// [`Error::Locked`] when another handle has the log; [`Error::Corrupt`], [`Error::Foreign`], [`Error::WrongLog`], [`Error::UnsupportedVersion`] for
@@ -270,7 +271,7 @@ impl Log {
         let superfluous = |i: usize| match keep {
             Retention::Bytes(max) => total - (base(i) - base(0)) + DATA_OFFSET * (active - i + 1) as u64 > max,
             Retention::Age(age) => {
-                let ended = guard.segments[i + 1].superblock.created_unix_ns;
+                let ended = guard.segments[i + 1].begun_unix_ns;
                 u128::from(now.saturating_sub(ended)) > age.as_nanos()
             }
             Retention::From(lsn) => base(i + 1) <= lsn.0,

@@ -81,6 +81,12 @@ pub enum Mutation {
     ForgetRecycled,
     /// Where nothing more was read ahead, because it could not be read, the log is taken to end.
     FailedReadIsTheEnd,
+    /// A segment that was prepared for what the log was before a truncation is used all the same.
+    KeepSuccessor,
+    /// Its name is not gone for good before its file is written to again.
+    RetractInHaste,
+    /// An empty last segment explains any seal before it, whether it follows that one or not.
+    TrustEmptySuccessor,
     /// A new segment does not know where the log begins: dropped records come back.
     ForgetHead,
 }

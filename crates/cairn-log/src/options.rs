@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cairn_io::{Fs, NativeFs, Store};
 
 use crate::error::{Error, Result};
-use crate::format::{MAX_PAYLOAD_LEN, STORE_SIZE};
+use crate::format::{ALIGN, DATA_OFFSET, MAX_PAYLOAD_LEN, STORE_SIZE};
 use crate::log::Log;
 
 /// How a log is opened. Every option may change between runs; none makes written records unreadable.
@@ -95,6 +95,11 @@ impl Options {
     pub fn open_store(self, store: Arc<dyn Store>) -> Result<Log> {
         self.check()?;
         Log::open_in_store(self, store)
+    }
+
+    /// Bytes for groups in a segment that is as long as it is to be.
+    pub(crate) fn segment_room(&self) -> u64 {
+        (self.segment_size - self.segment_size % ALIGN).saturating_sub(DATA_OFFSET)
     }
 
     fn check(&self) -> Result<()> {

@@ -1,5 +1,5 @@
 //! What is done ahead of the writer, by a thread of its own, so that a commit never waits for it: zeros where the next groups go, and the
-//! file that becomes the next segment: one of a dropped segment if there is one, which needs no zeros, a new one otherwise.
+//! next segment, in the file of a dropped one if there is one, which needs no zeros, in a new one otherwise.
 //!
 //! A barrier behind a write into zeros that are there has only the write to wait for. Behind a write into space that is merely reserved, or that makes
 //! the file longer, it waits for the file system's bookkeeping as well, which takes about as long again.
@@ -14,6 +14,10 @@
 //! 4. It begins with zeros in place of its superblock and its first groups before it gets another name, and the superblock that it gets says that it was
 //!    used. What else is in it verifies nowhere in its new place (L18), and is not taken for a torn tail.
 //! 5. Everything here may fail without harm. Then the writer does without.
+//! 6. A successor that has its name ahead says where it starts, whose generation it is, and where the log begins. So before any of that becomes wrong
+//!    the name is taken away for good: before the head moves, before a generation starts, before a segment is begun at another place
+//!    ([`Leading::retract_successor`] has the crashes). From the first byte of the seal on it is never taken away: 1. the seal is durable, although its
+//!    write failed, 2. the name goes, 3. a sealed segment without a successor is a loss, and the log is not opened.
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -22,12 +26,15 @@ use std::path::{Path, PathBuf};
 use cairn_io::slot::Slot;
 use cairn_io::{Access, File, Fs, Store, write_all_at};
 
-use crate::commit::{Core, Home};
-use crate::format::DATA_OFFSET;
+use crate::commit::{Core, Guard, Home};
+use crate::error::{Error, Result};
+use crate::format::{DATA_OFFSET, OPEN_SEQ, Superblock, seal_len};
+use crate::leading::Leading;
 use crate::mutation::{self, Mutation};
+use crate::options::Options;
 use crate::rotation::first_room;
-use crate::segment::{self, Room, SPARE_NAME};
-use crate::state::State;
+use crate::segment::{self, ActiveSegment, CreateError, Room, SPARE_NAME};
+use crate::state::{Place, State};
 use crate::sync::{Arc, thread};
 
 /// Zeros are written this many bytes at a time at most: commits wait for the device meanwhile.
@@ -61,6 +68,8 @@ pub(crate) struct Prepared {
     /// It failed for this segment: for lack of space, most likely.
     gave_up: bool,
     spare: Spare,
+    /// The name that the successor has, or may have: who gave it failed before that was durable.
+    name: Option<PathBuf>,
     /// A sealed segment's file that is longer than what it holds, and how long it is to be.
     sealed: Option<(Arc<dyn Store>, u64)>,
 }
@@ -72,6 +81,16 @@ pub(crate) enum Spare {
     None,
     Making,
     Ready(SpareFile),
+    /// It is being given the next segment's name.
+    Naming,
+    Named(Successor),
+}
+
+/// The next segment, whole and durable under its name, while the active one is still written to.
+#[derive(Clone, Debug)]
+pub(crate) struct Successor {
+    segment: ActiveSegment,
+    spare: SpareFile,
 }
 
 /// A file without a segment's name that can become one.
@@ -110,6 +129,11 @@ enum Job {
         from: PathBuf,
         path: PathBuf,
     },
+    /// The spare file is to be the next segment.
+    Name {
+        superblock: Superblock,
+        spare: SpareFile,
+    },
 }
 
 impl Prepared {
@@ -123,6 +147,7 @@ impl Prepared {
             reserving: false,
             gave_up: false,
             spare: Spare::None,
+            name: None,
             sealed: None,
         }
     }
@@ -165,17 +190,39 @@ impl Prepared {
         Some(room.min(filled.max(UNPREPARED_ROOM).max(wanted)))
     }
 
-    /// The spare file, if there is one; it is not spare any more.
+    /// The spare file, if there is one; it is not spare any more. The successor has no name.
     pub(crate) fn take_spare(&mut self) -> Option<SpareFile> {
         match std::mem::take(&mut self.spare) {
             Spare::Ready(spare) => Some(spare),
-            Spare::None | Spare::Making => None,
+            _ => None,
         }
     }
 
-    /// Whether the active segment's file is being changed.
+    /// Where the successor starts, if it has its name.
+    pub(crate) fn successor_base(&self) -> Option<u64> {
+        match &self.spare {
+            Spare::Named(successor) => Some(successor.segment.file.superblock.base_lsn),
+            _ => None,
+        }
+    }
+
+    /// The successor, if it has its name, for the log to go on there. The name stays, whatever happens.
+    pub(crate) fn take_successor(&mut self) -> Option<(ActiveSegment, Room)> {
+        match std::mem::take(&mut self.spare) {
+            Spare::Named(Successor { segment, spare }) => {
+                self.name = None;
+                Some((segment, spare.room))
+            }
+            other => {
+                self.spare = other;
+                None
+            }
+        }
+    }
+
+    /// Whether the active segment's file is being changed, or its end decided.
     pub(crate) fn changes_segment(&self) -> bool {
-        self.zeroing.is_some() || self.reserving
+        self.zeroing.is_some() || self.reserving || matches!(self.spare, Spare::Naming)
     }
 
     /// Whether something could not be prepared, most likely for lack of space.
@@ -195,6 +242,7 @@ impl Core {
             || self.next_zeros(guard).is_some()
             || self.next_space(guard).is_some()
             || self.wants_spare(guard)
+            || self.next_name(guard).is_some()
     }
 
     fn may_prepare(&self, guard: &State) -> bool {
@@ -236,7 +284,7 @@ impl Core {
     /// What the next segment has in advance, so that the writer goes on there at the speed it has.
     fn spare_room(&self, guard: &State) -> Room {
         let Room { reserve, zeroed } = first_room(&self.options);
-        let more = guard.stats.bytes_written.min(AHEAD_MAX).min(self.options.segment_size);
+        let more = guard.stats.bytes_written.min(AHEAD_MAX).min(self.options.segment_room());
         Room { reserve: reserve.max(more), zeroed: zeroed.max(usize::try_from(more).unwrap_or(zeroed)) }
     }
 
@@ -245,15 +293,29 @@ impl Core {
     fn ahead(&self, guard: &State) -> (u64, u64, u64) {
         let base = guard.active.file.superblock.base_lsn;
         let used = guard.stats.bytes_written;
-        let limit = base.saturating_add(self.options.segment_size.saturating_sub(DATA_OFFSET));
+        let limit = base.saturating_add(self.options.segment_room());
         let wanted = guard.end.lsn.saturating_add(used.clamp(CHUNK_MIN, AHEAD_MAX));
         (wanted.min(limit), used.clamp(CHUNK_MIN, CHUNK_MAX), limit)
     }
 
     fn wants_spare(&self, guard: &State) -> bool {
-        self.may_prepare(guard)
-            && matches!(guard.prepared.spare, Spare::None)
-            && guard.active.offset(guard.end.lsn) > self.options.segment_size / 2
+        // Taking a name away makes a file spare, too.
+        let none = matches!(guard.prepared.spare, Spare::None) && guard.prepared.name.is_none();
+        none && self.may_prepare(guard) && self.is_half_full(guard)
+    }
+
+    fn is_half_full(&self, guard: &State) -> bool {
+        guard.active.offset(guard.end.lsn) > self.options.segment_size / 2
+    }
+
+    /// Where the successor is to start, when it is to get its name now: a segment that is rotated out of in the ordinary way ends where its file is as
+    /// long as it is to be. That is behind the end of the log and a seal, and stays behind whatever may be noted there before the name is taken away.
+    fn next_name(&self, guard: &State) -> Option<u64> {
+        if !self.may_prepare(guard) || !self.is_half_full(guard) || !matches!(guard.prepared.spare, Spare::Ready(_)) {
+            return None;
+        }
+        let base = guard.active.file.superblock.base_lsn.saturating_add(self.options.segment_room());
+        (guard.end.lsn + seal_len(guard.index.entries.len()) as u64 <= base).then_some(base)
     }
 
     /// Has prepared what is wanted: by the thread for it, or inline where there must be none.
@@ -293,11 +355,12 @@ impl Core {
     pub(crate) fn drop_spares(&self) {
         let Home::Directory { fs, dir, .. } = &self.home else { return };
         let mut guard = self.lock();
-        let spare = guard.prepared.take_spare();
+        let spare = guard.prepared.take_spare().map(|_| dir.join(SPARE_NAME));
+        let name = guard.prepared.name.take();
         drop(guard);
-        if spare.is_some() {
+        for path in spare.into_iter().chain(name) {
             // It is removed by the next writer otherwise.
-            let _ = fs.remove(&dir.join(SPARE_NAME));
+            let _ = fs.remove(&path);
         }
         self.remove_dropped();
     }
@@ -336,6 +399,14 @@ impl Core {
                 Some(from) => Job::Recycle { from, path },
                 None => Job::Spare { path, room: self.spare_room(&guard) },
             }
+        } else if let Some(base) = self.next_name(&guard)
+            && let Some(spare) = guard.prepared.take_spare()
+        {
+            let base = Place { lsn: base, seq: OPEN_SEQ };
+            let superblock = guard.superblock_in(&self.options, base, Some(&spare), &**fs);
+            guard.prepared.spare = Spare::Naming;
+            guard.prepared.name = Some(segment::path_of(dir, &superblock));
+            Job::Name { superblock, spare }
         } else {
             return false;
         };
@@ -382,9 +453,75 @@ impl Core {
                 // If it cannot be, the next look finds another one, or makes a new file.
                 self.lock().prepared.spare = recycled.map_or(Spare::None, Spare::Ready);
             }
+            Job::Name { superblock, spare } => {
+                let file = Some(spare.file.clone());
+                let named = segment::create(&self.options, dir, superblock, spare.room, file, |_| Ok(()));
+                let mut guard = self.lock();
+                guard.prepared.spare = match named {
+                    Ok(segment) => Spare::Named(Successor { segment, spare }),
+                    Err(error) => {
+                        guard.prepared.gave_up = true;
+                        if let CreateError::Unchanged(_) = error {
+                            guard.prepared.name = None;
+                        }
+                        Spare::None
+                    }
+                };
+            }
         }
         self.progress.notify(usize::MAX);
         true
+    }
+}
+
+impl<'a> Leading<'a> {
+    /// In a frozen log: takes the successor's name away, for good; its file is spare again. Nothing has changed when that fails, and it may be tried again.
+    ///
+    /// What follows when a name stays: 1. the head moves, and files of dropped segments go, 2. the log goes on in the successor, the superblock of which has the
+    /// old head, 3. power fails, and those files are missed. Or: 1. the segment ends elsewhere, and two more begin, 2. power fails, and the name stands in the
+    /// middle of one of them. Or: 1. a new generation starts, 2. the log goes on in a successor that it superseded.
+    ///
+    /// It is gone for good before the file gets another superblock. Otherwise: 1. that one is written, 2. power fails, 3. the old name is back, and tells
+    /// something else than it.
+    pub(crate) fn retract_successor(&self, mut guard: Guard<'a>) -> (Guard<'a>, Result<()>) {
+        let (Home::Directory { fs, dir, .. }, Some(name)) = (&self.home, guard.prepared.name.clone()) else {
+            return (guard, Ok(()));
+        };
+        if mutation::is(Mutation::KeepSuccessor) {
+            return (guard, Ok(()));
+        }
+        let spare = std::mem::take(&mut guard.prepared.spare);
+        let (mut guard, retracted) = self.unlocked(guard, || {
+            let renamed = match fs.rename(&name, &dir.join(SPARE_NAME)) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(Error::io("rename", &name, e)),
+                _ => Ok(()),
+            };
+            let haste = mutation::is(Mutation::RetractInHaste);
+            let sync = || if haste { Ok(()) } else { fs.sync_dir(dir) };
+            renamed.and_then(|()| sync().map_err(|e| Error::io("sync directory", dir, e)))
+        });
+        if retracted.is_ok() {
+            guard.prepared.name = None;
+            if let Spare::Named(successor) = spare {
+                guard.prepared.spare = Spare::Ready(successor.spare);
+            }
+        }
+        (guard, retracted)
+    }
+}
+
+impl State {
+    /// The superblock of a segment of the same generation that is to start at `base`, in the file `spare` if there is one.
+    pub(crate) fn superblock_in(
+        &self,
+        options: &Options,
+        base: Place,
+        spare: Option<&SpareFile>,
+        fs: &dyn Fs,
+    ) -> Superblock {
+        let recycled_len = spare.map_or(0, |spare| spare.recycled_len);
+        let noted = if mutation::is(Mutation::ForgetRecycled) { 0 } else { recycled_len };
+        Superblock { recycled_len: noted, ..self.superblock(options, self.generation(), base, fs) }
     }
 }
 

@@ -7,11 +7,11 @@ use bytes::Bytes;
 use cairn_io::{Fs, Store};
 
 use crate::error::{Corruption, Error, Result};
-use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, TRAILER_LEN, decode_index, decode_trailer};
+use crate::format::{FrameKind, decode_index};
 use crate::mutation::{self, Mutation};
 use crate::state::Place;
 use crate::survey::SegmentFile;
-use crate::tail::{Cut, SparseIndex};
+use crate::tail::{Cut, SparseIndex, seal_before};
 use crate::walk::{Span, Walk};
 use crate::{Lsn, Seq, Start};
 
@@ -108,8 +108,7 @@ pub(crate) struct Piece {
 
 impl Piece {
     pub(crate) fn whole(file: SegmentFile, end_lsn: u64) -> Self {
-        let start = Place { lsn: file.superblock.base_lsn, seq: file.superblock.base_seq };
-        Piece { file, start, end_lsn, index: None }
+        Piece { start: file.base(), file, end_lsn, index: None }
     }
 
     /// The parts of `self` that `cuts`, oldest first, left in the log.
@@ -448,18 +447,9 @@ impl Reader {
 
 /// Reads the index of a sealed segment, which ends where its span ends.
 fn read_index(span: &Span) -> Option<SparseIndex> {
-    let mut trailer = [0; TRAILER_LEN];
-    let read = |lsn, buf: &mut [u8]| (span.store.read_at(span.offset(lsn), buf).ok()? == buf.len()).then_some(());
-    read(span.end_lsn.checked_sub(TRAILER_LEN as u64)?, &mut trailer)?;
-    let len = u64::from(decode_trailer(&trailer)?);
-    let seal_lsn = span.end_lsn.checked_sub(len).filter(|lsn| *lsn >= span.base_lsn)?;
-    let mut header = [0; GROUP_HEADER_LEN];
-    read(seal_lsn, &mut header)?;
-    let header = GroupHeader::decode(&header, seal_lsn, crate::format::Seed::of_log(span.uuid))?;
-    if header.kind != GroupKind::Seal || header.generation != span.generation {
-        return None;
-    }
-    let mut walk = Walk::new(span.clone(), seal_lsn, header.first_seq);
+    let seal = seal_before(span)?;
+    let seal_lsn = seal.lsn;
+    let mut walk = Walk::new(span.clone(), seal_lsn, seal.first_seq);
     walk.next_group().ok()??;
     let (_, frame) = walk.next_frame().ok()??;
     let mut entries = (frame.kind == FrameKind::Index).then(|| decode_index(frame.payload))??;

@@ -189,7 +189,7 @@ fn recover(
         end = watermark;
     }
     if mutation::is(Mutation::CutBelowWatermark) {
-        end = Place { lsn: file.superblock.base_lsn, seq: file.superblock.base_seq };
+        end = file.base();
     }
     let (cut, ending) = match tail.ending {
         Ending::Torn { bytes } => (bytes, EndState::Torn { bytes }),
@@ -200,8 +200,7 @@ fn recover(
         opened.mark = Vec::new();
         return Ok((opened, report));
     }
-    let start = Place { lsn: file.superblock.base_lsn, seq: file.superblock.base_seq };
-    let base = generation_base(start, watermark, end.lsn);
+    let base = generation_base(file.base(), watermark, end.lsn);
     let step = if mutation::is(Mutation::KeepGeneration) { 0 } else { 1 };
     let generation = survey.generation.checked_add(step);
     let generation =

@@ -1,22 +1,28 @@
 //! Sealing a segment and starting the next one, and the two marks a writer leaves: at a clean close, and for a truncation.
 
+use std::io::{self, IoSlice};
 use std::path::Path;
 
-use crate::commit::{Core, Guard, Home, NOTES, RESERVE};
+use cairn_io::slot::Slot;
+use cairn_io::{Fs, Store};
+
+use crate::commit::{Core, Guard, Home, NOTE_LEN, NOTES, RESERVE};
 use crate::error::{Error, Failure, Result};
 use crate::flush::Goal;
-use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, Superblock, frame_len, push_frame};
+use crate::format::{FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, Superblock, push_frame, seal_len};
 use crate::leading::Leading;
 use crate::mutation::{self, Mutation};
 use crate::options::Options;
 use crate::prepare::PREFILL;
 use crate::segment::{self, ActiveSegment, CreateError, Room};
-use crate::state::Place;
+use crate::state::{Place, Shared, unix_ns};
 use crate::survey::SegmentFile;
 use crate::walk::Walk;
 
 /// A log that is closed has at most so many bytes to be scanned when it is opened: less than a millisecond's worth.
 const SCANNED: u64 = 1 << 20;
+/// A seal is longer than it must be by so many bytes at most, and at most by an eighth of a segment.
+const FILL_MAX: u64 = 256 << 10;
 
 impl<'a> Leading<'a> {
     /// Seals the active segment and starts the next one. Nothing is frozen.
@@ -25,6 +31,9 @@ impl<'a> Leading<'a> {
     /// segment is lost, 3. what is left looks like a crash during rotation, and opens. A sealed segment without a successor is
     /// therefore always a loss. And the seal is durable before the next segment gets its first group, so that any group there proves
     /// everything below its segment.
+    ///
+    /// Mostly the next segment got its name [ahead](crate::prepare), and the seal is made as long as it takes to end where that one starts: then the
+    /// barrier of the seal is all there is to wait for. Where nothing was prepared, or much would have to be filled, the next segment is made now.
     pub(crate) fn rotate(&self, mut guard: Guard<'a>) -> Result<Guard<'a>> {
         guard.frozen = true;
         let (mut guard, result) = self.rotate_frozen(guard);
@@ -38,61 +47,107 @@ impl<'a> Leading<'a> {
         };
         let fs = &**fs;
         let mut guard = self.core().when_nothing_is_prepared(guard);
-        let spare = guard.prepared.take_spare();
         let old = guard.active.clone();
         let seal_lsn = guard.end.lsn;
-        let seal = segment::encode_seal(&old.file.superblock, seal_lsn, guard.end.seq, &guard.index.entries);
-        let end = Place { lsn: seal_lsn + seal.len() as u64, ..guard.end };
-        let superblock = guard.superblock(&self.options, guard.generation(), end, fs);
-        let room = spare.as_ref().map_or_else(|| first_room(&self.options), |spare| spare.room);
-        let recycled_len = spare.as_ref().map_or(0, |spare| spare.recycled_len);
-        let noted = if mutation::is(Mutation::ForgetRecycled) { 0 } else { recycled_len };
-        let superblock = Superblock { recycled_len: noted, ..superblock };
-        let spare = spare.map(|spare| spare.file);
-        let write_seal = || old.store.write_at(old.offset(seal_lsn), &seal);
-        let guard = if mutation::is(Mutation::SealBeforeSuccessor) {
-            let (guard, _) = self.flush_out(guard, Goal::Durable, u64::MAX);
-            let _ = write_seal().and_then(|()| old.store.sync());
-            guard
-        } else {
-            guard
-        };
-        let (mut guard, created) = self.unlocked(guard, || {
-            // Reserved first, so that a full disk is met before anything has changed.
-            old.store
-                .preallocate(old.offset(seal_lsn), seal.len() as u64)
-                .map_err(|e| CreateError::Unchanged(Error::io("reserve space in", &old.file.path, e)))?;
-            segment::create(&self.options, dir, superblock, room, spare, |_| Ok(()))
-        });
-        let next = match created {
-            Ok(next) => next,
-            Err(CreateError::Unchanged(error)) => return (guard, Err(error)),
-            Err(CreateError::Unknown(error)) => {
-                let error = self.stop(&mut guard, Failure::from(error), None);
-                return (guard, Err(error));
+        let shortest = seal_lsn + seal_len(guard.index.entries.len()) as u64;
+        let longest = shortest + FILL_MAX.min(self.options.segment_size / 8);
+        let ahead = guard.prepared.successor_base().filter(|base| (shortest..=longest).contains(base));
+        let end = Place { lsn: ahead.unwrap_or(shortest), ..guard.end };
+        let seal = segment::encode_seal(&old.file.superblock, seal_lsn, end, &guard.index.entries);
+        // Reserved first, so that a full disk is met before anything has changed.
+        let from = guard.reserved;
+        if from < end.lsn {
+            let (unlocked, reserved) = self.unlocked(guard, || old.store.preallocate(old.offset(from), end.lsn - from));
+            guard = unlocked;
+            if let Err(e) = reserved {
+                return (guard, Err(Error::io("reserve space in", &old.file.path, e)));
+            }
+            guard.reserved = end.lsn;
+        }
+        let (mut next, room) = match ahead.and_then(|_| guard.prepared.take_successor()) {
+            Some(next) => next,
+            None => {
+                if mutation::is(Mutation::SealBeforeSuccessor) {
+                    guard = self.flush_out(guard, Goal::Durable, u64::MAX).0;
+                    let _ = old.store.write_durable(old.offset(seal_lsn), &[IoSlice::new(&seal)]);
+                }
+                let (unlocked, made) = self.make_next(guard, end, fs, dir);
+                guard = unlocked;
+                match made {
+                    Ok(made) => made,
+                    Err(error) => return (guard, Err(error)),
+                }
             }
         };
-        let (guard, result) = self.flush_out(guard, Goal::Durable, u64::MAX);
+        let (mut guard, result) = self.flush_out(guard, Goal::Durable, u64::MAX);
         if result.is_err() {
             return (guard, result);
         }
-        let skip = mutation::is(Mutation::SkipSealBarrier);
-        let (mut guard, result) =
-            self.unlocked(guard, || write_seal().and_then(|()| if skip { Ok(()) } else { old.store.sync() }));
-        if let Err(e) = result {
+        let (shared, block) = (std::mem::take(&mut guard.shared), self.block(&guard));
+        let (mut guard, sealed) =
+            self.unlocked(guard, || write_seal(&*old.store, old.offset(seal_lsn), &seal, &shared, block));
+        if let Err(e) = sealed {
             let failure = Failure::from(Error::io("seal", &old.file.path, e));
             let error = self.stop(&mut guard, failure, None);
             return (guard, Err(error));
         }
-        // What was prepared there and not used is given back; nobody waits for it.
-        let len = old.offset(end.lsn);
-        guard.prepared.trim(old.store, len);
+        next.file.begin(end.seq, unix_ns(fs));
+        let recycled = next.file.superblock.recycled_len > 0;
+        if guard.reserved > end.lsn {
+            // What was prepared there and not used is given back; nobody waits for it.
+            let len = old.offset(end.lsn);
+            guard.prepared.trim(old.store, len);
+        }
         guard.start_in(next, end, end.lsn + room.reserve, end.lsn + room.zeroed as u64);
         guard.stats.rotations += 1;
-        guard.stats.recycled += u64::from(recycled_len > 0);
+        guard.stats.recycled += u64::from(recycled);
         guard.stats.bytes_written += seal.len() as u64;
         (guard, Ok(()))
     }
+
+    /// Makes the segment that is to start at `base`, now that nothing fitting was prepared.
+    fn make_next(
+        &self,
+        guard: Guard<'a>,
+        base: Place,
+        fs: &dyn Fs,
+        dir: &Path,
+    ) -> (Guard<'a>, Result<(ActiveSegment, Room)>) {
+        let (mut guard, retracted) = self.retract_successor(guard);
+        if let Err(error) = retracted {
+            return (guard, Err(error));
+        }
+        let spare = guard.prepared.take_spare();
+        let room = spare.as_ref().map_or_else(|| first_room(&self.options), |spare| spare.room);
+        let superblock = guard.superblock_in(&self.options, base, spare.as_ref(), fs);
+        let file = spare.map(|spare| spare.file);
+        let (mut guard, made) =
+            self.unlocked(guard, || segment::create(&self.options, dir, superblock, room, file, |_| Ok(())));
+        let made = match made {
+            Ok(made) => Ok((made, room)),
+            Err(CreateError::Unchanged(error)) => Err(error),
+            Err(CreateError::Unknown(error)) => Err(self.stop(&mut guard, Failure::from(error), None)),
+        };
+        (guard, made)
+    }
+}
+
+/// Writes a seal durably, when all before it is: past the page cache where it ends with a block, and what its first block holds before it is known.
+fn write_seal(store: &dyn Store, offset: u64, seal: &[u8], shared: &Shared, block: u64) -> io::Result<()> {
+    if mutation::is(Mutation::SkipSealBarrier) {
+        return store.write_at(offset, seal);
+    }
+    let shared = if shared.offset == offset { &shared.bytes[..] } else { &[] };
+    let start = offset - shared.len() as u64;
+    let len = shared.len() + seal.len();
+    if block == 1 || !start.is_multiple_of(block) || !(len as u64).is_multiple_of(block) {
+        return store.write_durable(offset, &[IoSlice::new(seal)]);
+    }
+    let memory = Slot::new(len);
+    let mut blocks = memory.contents().map_err(|_| io::ErrorKind::Other)?;
+    blocks[..shared.len()].copy_from_slice(shared);
+    blocks[shared.len()..].copy_from_slice(seal);
+    store.write_durable(start, &[IoSlice::new(&blocks)])
 }
 
 impl Core {
@@ -121,7 +176,7 @@ impl<'a> Leading<'a> {
     /// In a frozen log: appends a group that names a place, and makes it durable. Fails before anything has changed when there is no
     /// space for it, and for a mark behind it.
     pub(crate) fn write_note(&self, guard: Guard<'a>, kind: GroupKind, place: Place) -> (Guard<'a>, Result<()>) {
-        let end = guard.end.lsn + const { (2 * GROUP_HEADER_LEN + frame_len(HeadMark::LEN)) as u64 };
+        let end = guard.end.lsn + NOTE_LEN;
         let (guard, result) = self.reserve_space(guard, end);
         if result.is_err() {
             return (guard, result);
@@ -184,7 +239,7 @@ impl<'a> Leading<'a> {
 
 /// What the first segment of a log, and each that follows a full one, has in advance.
 pub(crate) fn first_room(options: &Options) -> Room {
-    let reserve = RESERVE.min(options.segment_size);
+    let reserve = RESERVE.min(options.segment_room());
     Room { reserve, zeroed: PREFILL.min(usize::try_from(reserve).unwrap_or(PREFILL)) }
 }
 

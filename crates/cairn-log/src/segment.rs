@@ -9,11 +9,12 @@ use cairn_io::{Access, DirectStore, File, FileStore, Fs, Store};
 use crate::error::{Error, Result};
 use crate::format::{
     DATA_OFFSET, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, IndexEntry, SECTOR_LEN, Seed, Superblock,
-    encode_index, encode_trailer, push_frame, seal_len, segment_name,
+    encode_index, encode_trailer, push_frame, segment_name,
 };
 use crate::mutation::{self, Mutation};
 use crate::options::Options;
 use crate::prepare::{self, SpareFile};
+use crate::state::Place;
 use crate::survey::SegmentFile;
 use crate::walk::Walk;
 
@@ -88,7 +89,7 @@ pub(crate) fn create(
 ) -> std::result::Result<ActiveSegment, CreateError> {
     let fs = &*options.fs;
     let temp = dir.join(if spare.is_some() { SPARE_NAME } else { TEMP_NAME });
-    let path = dir.join(segment_name(superblock.base_lsn, superblock.generation));
+    let path = path_of(dir, &superblock);
     let made = spare.is_none();
     let whole = || {
         let io = |op| {
@@ -122,7 +123,12 @@ pub(crate) fn create(
     fs.rename(&temp, &path).map_err(|e| CreateError::Unknown(Error::io("rename into place", &path, e)))?;
     fs.sync_dir(dir).map_err(|e| CreateError::Unknown(Error::io("sync directory", dir, e)))?;
     let file_len = DATA_OFFSET;
-    Ok(ActiveSegment { file: SegmentFile { path, superblock, file_len }, store })
+    Ok(ActiveSegment { file: SegmentFile::new(path, superblock, file_len), store })
+}
+
+/// Where the segment with this superblock is.
+pub(crate) fn path_of(dir: &Path, superblock: &Superblock) -> PathBuf {
+    dir.join(segment_name(superblock.base_lsn, superblock.generation))
 }
 
 /// Space of a new segment, in bytes behind the superblock.
@@ -218,9 +224,9 @@ pub(crate) fn encode_mark(lsn: u64, next_seq: u64, generation: u32, log: Seed) -
     .encode(log)
 }
 
-/// The bytes of a seal group at `lsn`, up to the last byte of the file.
-pub(crate) fn encode_seal(superblock: &Superblock, lsn: u64, next_seq: u64, index: &[IndexEntry]) -> Vec<u8> {
-    let len = u32::try_from(seal_len(index.len())).expect("an index has an entry per 64 KiB of a segment");
+/// The bytes of a seal group from `lsn` to `end`, up to the last byte of the file.
+pub(crate) fn encode_seal(superblock: &Superblock, lsn: u64, end: Place, index: &[IndexEntry]) -> Vec<u8> {
+    let len = u32::try_from(end.lsn - lsn).expect("an index has an entry per 64 KiB of a segment");
     let header = GroupHeader {
         kind: GroupKind::Seal,
         padding: 0,
@@ -228,11 +234,11 @@ pub(crate) fn encode_seal(superblock: &Superblock, lsn: u64, next_seq: u64, inde
         generation: superblock.generation,
         lsn,
         durable_lsn: lsn,
-        first_seq: next_seq,
+        first_seq: end.seq,
     };
     let seed = Seed::of_generation(superblock.uuid, superblock.generation);
     let mut bytes = header.encode(Seed::of_log(superblock.uuid)).to_vec();
-    push_frame(&mut bytes, FrameKind::Index, &encode_index(index), lsn + GROUP_HEADER_LEN as u64, seed);
+    push_frame(&mut bytes, FrameKind::Index, &encode_index(index, len as usize), lsn + GROUP_HEADER_LEN as u64, seed);
     bytes.extend_from_slice(&encode_trailer(len));
     bytes
 }

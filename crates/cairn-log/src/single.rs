@@ -78,7 +78,7 @@ pub(crate) fn open(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened,
 }
 
 fn opened(store: &Arc<dyn Store>, superblock: Superblock, tail: Tail) -> Opened {
-    let file = SegmentFile { path: path(), superblock, file_len: 0 };
+    let file = SegmentFile::new(path(), superblock, 0);
     Opened {
         segments: vec![file.clone()],
         active: ActiveSegment { file, store: store.clone() },
@@ -103,7 +103,7 @@ fn create(options: &Options, store: &Arc<dyn Store>) -> Result<(Opened, OpenRepo
     let superblock = Superblock::first(uuid, STORE_SIZE, unix_ns(&*options.fs));
     store.preallocate(0, RESERVE).map_err(io("reserve space in"))?;
     store.write_at(0, &superblock.encode()[..]).and_then(|()| store.sync()).map_err(io("write to"))?;
-    let span = SegmentFile { path: path(), superblock, file_len: 0 }.span(store.clone(), u64::MAX);
+    let span = SegmentFile::new(path(), superblock, 0).span(store.clone(), u64::MAX);
     let tail = tail::scan(&span);
     let report = OpenReport {
         created: true,
@@ -137,7 +137,7 @@ fn find(store: &Arc<dyn Store>) -> Result<Option<Found>> {
 
 /// Scans what the store has of `superblock`'s log.
 fn look(store: &Arc<dyn Store>, superblock: Superblock) -> Result<Found> {
-    let span = SegmentFile { path: path(), superblock, file_len: 0 }.span(store.clone(), u64::MAX);
+    let span = SegmentFile::new(path(), superblock, 0).span(store.clone(), u64::MAX);
     let first = first_group(&**store, &span)?;
     let origin = first.map_or(Place::default(), |g| Place { lsn: g.lsn, seq: g.first_seq });
     let mut tail = tail::scan_from(&span, first);

@@ -12,10 +12,11 @@ use uuid::Uuid;
 
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
-    DATA_OFFSET, FORMAT_VERSION, STORE_SIZE, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name,
-    segment_name,
+    DATA_OFFSET, FORMAT_VERSION, GROUP_HEADER_LEN, GroupHeader, OPEN_SEQ, STORE_SIZE, SUPERBLOCK_LEN, Seed, Superblock,
+    SuperblockError, is_place, parse_segment_name, segment_name,
 };
-use crate::state::Place;
+use crate::mutation::{self, Mutation};
+use crate::state::{Place, unix_ns};
 use crate::tail::{self, Ending, Tail};
 use crate::walk::Span;
 use crate::{Lsn, segment};
@@ -25,11 +26,36 @@ use crate::{Lsn, segment};
 pub(crate) struct SegmentFile {
     pub(crate) path: PathBuf,
     pub(crate) superblock: Superblock,
+    /// Number of the first record, when the superblock or something else tells it.
+    pub(crate) base_seq: Option<u64>,
+    /// When the segment was begun, in nanoseconds since 1970, or later: the segment before it was not written to after that.
+    pub(crate) begun_unix_ns: u64,
     /// Length of the file in bytes.
     pub(crate) file_len: u64,
 }
 
 impl SegmentFile {
+    pub(crate) fn new(path: PathBuf, superblock: Superblock, file_len: u64) -> Self {
+        let base_seq = Some(superblock.base_seq).filter(|seq| *seq != OPEN_SEQ);
+        SegmentFile { path, superblock, base_seq, begun_unix_ns: superblock.created_unix_ns, file_len }
+    }
+
+    /// Where it starts. A number that nothing tells is 0: such a log is not opened.
+    pub(crate) fn base(&self) -> Place {
+        Place { lsn: self.superblock.base_lsn, seq: self.base_seq.unwrap_or(0) }
+    }
+
+    /// Takes note that its first record gets this number, and that it is begun now.
+    pub(crate) fn begin(&mut self, seq: u64, now_unix_ns: u64) {
+        self.base_seq = Some(seq);
+        self.begun_unix_ns = now_unix_ns;
+    }
+
+    /// The header of the seal with which the segment ends at `end_lsn`, if it verifies.
+    fn seal(&self, fs: &dyn Fs, end_lsn: u64) -> Option<GroupHeader> {
+        tail::seal_before(&self.open(fs, end_lsn).ok()?)
+    }
+
     /// One past the last position the file has bytes for.
     fn file_end_lsn(&self) -> u64 {
         self.superblock.base_lsn.saturating_add(self.file_len.saturating_sub(DATA_OFFSET))
@@ -54,7 +80,7 @@ impl SegmentFile {
             uuid: self.superblock.uuid,
             generation: self.superblock.generation,
             base_lsn: self.superblock.base_lsn,
-            base_seq: self.superblock.base_seq,
+            base_seq: self.base().seq,
             recycled: self.superblock.recycled_len > 0,
             end_lsn,
             may_read_ahead: false,
@@ -115,6 +141,7 @@ impl Survey {
             }
         }
         survey.arrange(found);
+        survey.number(fs);
         survey.find_end(fs)?;
         survey.find_gaps();
         Ok(survey)
@@ -145,22 +172,53 @@ impl Survey {
         self.segments = live;
     }
 
-    /// Scans the last segment. One that never got a group is the second half of a rotation that was interrupted: the log ends in the segment before.
+    /// Finds out what the superblocks of segments that were made ahead leave open: the number of their first record, and when they were begun.
+    ///
+    /// The seal of the segment before was durable before the first group was written, and both name that number. A segment of which both are damaged is
+    /// as lost as one without a superblock. That they name two numbers is a sign of a file that is not the one it was.
+    fn number(&mut self, fs: &dyn Fs) {
+        for i in 0..self.segments.len() {
+            let segment = &self.segments[i];
+            if segment.superblock.base_seq != OPEN_SEQ {
+                continue;
+            }
+            let base = segment.superblock.base_lsn;
+            let sealed = i.checked_sub(1).and_then(|i| self.segments[i].seal(fs, base)).map(|seal| seal.first_seq);
+            if let (Some(_), Some(by_seal)) = (segment.base_seq, sealed)
+                && segment.base_seq != Some(by_seal)
+            {
+                self.problems.push(Error::Corrupt(damaged(&segment.path, base, CorruptionKind::Group)));
+            }
+            let sealed = sealed.filter(|seq| is_place(base, *seq));
+            // The next one was made while this one was written to.
+            let next = self.segments.get(i + 1).map(|next| next.superblock.created_unix_ns);
+            let begun = next.unwrap_or_else(|| unix_ns(fs));
+            let segment = &mut self.segments[i];
+            segment.base_seq = segment.base_seq.or(sealed);
+            segment.begun_unix_ns = begun;
+        }
+    }
+
+    /// Scans the last segment. One that never got a group was made ahead, or is the second half of a rotation that was interrupted: the log ends in the
+    /// segment before.
     fn find_end(&mut self, fs: &dyn Fs) -> Result<()> {
-        let mut rotation_interrupted = false;
+        let mut successor = None;
         while let Some(last) = self.segments.last() {
             let tail = tail::scan(&last.open(fs, u64::MAX)?);
             self.head = self.head.max(Place { lsn: last.superblock.head_lsn, seq: last.superblock.head_seq });
             if tail.is_pristine(last.superblock.base_lsn) && self.segments.len() > 1 {
+                successor = Some(last.superblock.base_lsn);
                 self.obsolete.extend(self.segments.pop().map(|s| s.path));
-                rotation_interrupted = true;
                 continue;
             }
             if let Some(head) = tail.head {
                 self.head = self.head.max(Place { lsn: head.lsn, seq: head.seq });
             }
-            if let (Some(seal), false) = (&tail.seal, rotation_interrupted) {
-                // A segment is sealed only when its successor has its name: that one was lost.
+            let succeeds = |seal: &GroupHeader| {
+                successor == seal.next_lsn() || successor.is_some() && mutation::is(Mutation::TrustEmptySuccessor)
+            };
+            if let Some(seal) = tail.seal.as_ref().filter(|seal| !succeeds(seal)) {
+                // A segment is sealed only when its successor has its name: that one was lost. One that was made ahead to follow the lost one is none.
                 self.problems.push(Error::Corrupt(damaged(&last.path, seal.lsn, CorruptionKind::MissingSegment)));
             }
             if self.head.lsn > tail.end_lsn && !matches!(tail.ending, Ending::Corrupt(_)) {
@@ -182,6 +240,9 @@ impl Survey {
             && first.superblock.base_lsn > self.head.lsn
         {
             gaps.push(missing(&first.path, self.head.lsn, first.superblock.base_lsn));
+        }
+        for segment in self.segments.iter().filter(|s| s.base_seq.is_none()) {
+            gaps.push(damaged(&segment.path, segment.superblock.base_lsn, CorruptionKind::Group));
         }
         for pair in self.segments.windows(2) {
             let (end, next) = (pair[0].file_end_lsn(), pair[1].superblock.base_lsn);
@@ -218,7 +279,17 @@ fn read_superblock(fs: &dyn Fs, path: &Path) -> Result<SegmentFile> {
         // A whole log in a store, which cuts differently.
         return Err(Error::Foreign { path: path.to_owned() });
     }
-    Ok(SegmentFile { path: path.to_owned(), superblock, file_len })
+    let mut segment = SegmentFile::new(path.to_owned(), superblock, file_len);
+    if segment.base_seq.is_none() {
+        let Superblock { uuid, generation, base_lsn, .. } = superblock;
+        let mut header = [0; GROUP_HEADER_LEN];
+        // What cannot be read says nothing, and is met again by whoever reads the group.
+        let read = read_full_at(&*file, DATA_OFFSET, &mut header).unwrap_or(0);
+        let first = GroupHeader::decode(&header[..read], base_lsn, Seed::of_log(uuid));
+        let first = first.filter(|group| group.generation == generation && is_place(base_lsn, group.first_seq));
+        segment.base_seq = first.map(|group| group.first_seq);
+    }
+    Ok(segment)
 }
 
 fn read_block(file: &dyn File, block: &mut [u8]) -> io::Result<(usize, u64)> {

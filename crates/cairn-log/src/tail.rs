@@ -17,7 +17,9 @@
 //! `P`'s sector counts, which each flush fills up with zeros, and groups behind `P` that do verify.
 
 use crate::error::{Corruption, CorruptionKind};
-use crate::format::{ALIGN, FrameKind, GroupHeader, GroupKind, HeadMark, IndexEntry};
+use crate::format::{
+    ALIGN, FrameKind, GROUP_HEADER_LEN, GroupHeader, GroupKind, HeadMark, IndexEntry, Seed, TRAILER_LEN, decode_trailer,
+};
 use crate::mutation::{self, Mutation};
 use crate::walk::{Damage, Span, Walk};
 
@@ -115,6 +117,20 @@ impl SparseIndex {
         let after = self.entries.partition_point(|e| e.first_seq <= seq);
         after.checked_sub(1).map(|i| self.entries[i])
     }
+}
+
+/// The header of the seal with which the span ends, if trailer and header verify.
+pub(crate) fn seal_before(span: &Span) -> Option<GroupHeader> {
+    let read = |lsn, buf: &mut [u8]| (span.store.read_at(span.offset(lsn), buf).ok()? == buf.len()).then_some(());
+    let mut trailer = [0; TRAILER_LEN];
+    let trailer_lsn = span.end_lsn.checked_sub(TRAILER_LEN as u64).filter(|lsn| *lsn >= span.base_lsn)?;
+    read(trailer_lsn, &mut trailer)?;
+    let len = u64::from(decode_trailer(&trailer)?);
+    let lsn = span.end_lsn.checked_sub(len).filter(|lsn| *lsn >= span.base_lsn)?;
+    let mut header = [0; GROUP_HEADER_LEN];
+    read(lsn, &mut header)?;
+    let header = GroupHeader::decode(&header, lsn, Seed::of_log(span.uuid))?;
+    (header.kind == GroupKind::Seal && header.generation == span.generation).then_some(header)
 }
 
 /// Scans the segment from its first group to its end, wherever that is. Reads only.

@@ -89,7 +89,11 @@ impl<'a> Leading<'a> {
             }
             _ => guard,
         };
-        let (mut guard, result) = self.write_note(guard, GroupKind::Head, place);
+        let (guard, result) = self.retract_successor(guard);
+        let (mut guard, result) = match result {
+            Ok(()) => self.write_note(guard, GroupKind::Head, place),
+            failed => (guard, failed),
+        };
         if let Err(error) = result {
             return (guard, Err(error));
         }
@@ -140,9 +144,12 @@ impl<'a> Leading<'a> {
         };
         let from =
             guard.segments.iter().rfind(|s| s.superblock.base_lsn <= cut.lsn).unwrap_or(&guard.active.file).clone();
-        let base = Place { lsn: from.superblock.base_lsn, seq: from.superblock.base_seq };
-        let base = generation_base(base, cut, cut.lsn);
+        let base = generation_base(from.base(), cut, cut.lsn);
         let superblock = guard.superblock(&self.options, generation, base, fs);
+        let (guard, retracted) = self.retract_successor(guard);
+        if retracted.is_err() {
+            return (guard, retracted);
+        }
         let guard = if mutation::is(Mutation::RemoveBeforeCut) {
             let later = guard.segments.iter().filter(|s| s.superblock.base_lsn > cut.lsn);
             let paths = later.map(|s| s.path.clone()).collect();

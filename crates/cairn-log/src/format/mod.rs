@@ -20,7 +20,7 @@ pub(crate) use seal::{
     HeadMark, IndexEntry, TRAILER_LEN, decode_index, decode_trailer, encode_index, encode_trailer, seal_len,
 };
 pub(crate) use superblock::{
-    DATA_OFFSET, FORMAT_VERSION, STORE_SIZE, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name,
+    DATA_OFFSET, FORMAT_VERSION, OPEN_SEQ, STORE_SIZE, SUPERBLOCK_LEN, Superblock, SuperblockError, parse_segment_name,
     segment_name,
 };
 
@@ -40,7 +40,7 @@ pub(crate) const SECTOR_LEN: usize = 512;
 const LSN_LIMIT: u64 = 1 << 63;
 
 /// Whether a record with this number can start at this position: every record before it takes 16 bytes or more.
-fn is_place(lsn: u64, seq: u64) -> bool {
+pub(crate) fn is_place(lsn: u64, seq: u64) -> bool {
     lsn < LSN_LIMIT && seq <= lsn
 }
 

@@ -1,11 +1,12 @@
 //! What the bookkeeping frames hold: the sparse index and trailer of a sealed segment, and the positions that cuts name.
 
-use super::{GROUP_HEADER_LEN, frame_len, is_place};
+use super::{FRAME_HEADER_LEN, GROUP_HEADER_LEN, frame_len, is_place};
 
 /// Bytes of the trailer that ends a sealed segment's file.
 pub(crate) const TRAILER_LEN: usize = 16;
 
 const TRAILER_MAGIC: [u8; 8] = *b"CAIRNEND";
+const COUNT_LEN: usize = 8;
 const ENTRY_LEN: usize = 16;
 
 /// One line of a sparse index: a group starts at `lsn`, and its first record has number `first_seq`.
@@ -19,24 +20,30 @@ fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-pub(crate) fn encode_index(entries: &[IndexEntry]) -> Vec<u8> {
+/// The payload of the index frame in a seal group of `seal_len` bytes, of which the entries leave some: those are zeros.
+pub(crate) fn encode_index(entries: &[IndexEntry], seal_len: usize) -> Vec<u8> {
     let words = entries.iter().flat_map(|e| [e.first_seq, e.lsn]);
-    words.flat_map(u64::to_le_bytes).collect()
+    let words = std::iter::once(entries.len() as u64).chain(words);
+    let mut payload: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+    let len = seal_len - GROUP_HEADER_LEN - FRAME_HEADER_LEN - TRAILER_LEN;
+    assert!(payload.len() <= len, "a seal has room for its entries");
+    payload.resize(len, 0);
+    payload
 }
 
-/// The entries, or `None` when the length is wrong or they do not rise.
+/// The entries, or `None` when the length is wrong, they do not rise, or what follows them is not zero.
 pub(crate) fn decode_index(payload: &[u8]) -> Option<Vec<IndexEntry>> {
-    if !payload.len().is_multiple_of(ENTRY_LEN) {
-        return None;
-    }
-    let entry = |at| Some(IndexEntry { first_seq: u64_at(payload, at)?, lsn: u64_at(payload, at + 8)? });
-    let entries: Option<Vec<IndexEntry>> = (0..payload.len()).step_by(ENTRY_LEN).map(entry).collect();
-    entries.filter(|e| e.is_sorted_by(|a, b| a.lsn < b.lsn && a.first_seq <= b.first_seq))
+    let len = usize::try_from(u64_at(payload, 0)?).ok()?.checked_mul(ENTRY_LEN)?;
+    let (list, fill) = payload[COUNT_LEN..].split_at_checked(len)?;
+    let entry = |at| Some(IndexEntry { first_seq: u64_at(list, at)?, lsn: u64_at(list, at + 8)? });
+    let entries: Vec<IndexEntry> = (0..len).step_by(ENTRY_LEN).map(entry).collect::<Option<_>>()?;
+    let rises = entries.is_sorted_by(|a, b| a.lsn < b.lsn && a.first_seq <= b.first_seq);
+    (rises && fill.iter().all(|b| *b == 0)).then_some(entries)
 }
 
-/// Bytes of a seal group with this many index entries: header, index frame, trailer.
+/// Bytes of the shortest seal group with this many index entries: header, index frame, trailer. It may be longer, by a multiple of 8.
 pub(crate) fn seal_len(entries: usize) -> usize {
-    GROUP_HEADER_LEN + frame_len(entries * ENTRY_LEN) + TRAILER_LEN
+    GROUP_HEADER_LEN + frame_len(COUNT_LEN + entries * ENTRY_LEN) + TRAILER_LEN
 }
 const _: () = assert!(TRAILER_LEN.is_multiple_of(super::ALIGN_LEN));
 
@@ -106,13 +113,35 @@ mod tests {
     fn an_index_rises() {
         let entry = |first_seq, lsn| IndexEntry { first_seq, lsn };
         let good = [entry(0, 0), entry(5, 70_000), entry(5, 140_000), entry(9, 210_000)];
-        assert_eq!(decode_index(&encode_index(&good)).unwrap(), good);
-        assert_eq!(decode_index(&[]).unwrap(), []);
+        let shortest = |entries: &[IndexEntry]| encode_index(entries, seal_len(entries.len()));
+        assert_eq!(decode_index(&shortest(&good)).unwrap(), good);
+        assert_eq!(decode_index(&shortest(&[])).unwrap(), []);
+        assert!(decode_index(&[]).is_none());
         for bad in [[entry(0, 8), entry(1, 8)], [entry(0, 8), entry(1, 0)], [entry(2, 0), entry(1, 8)]] {
-            assert!(decode_index(&encode_index(&bad)).is_none(), "{bad:?}");
+            assert!(decode_index(&shortest(&bad)).is_none(), "{bad:?}");
         }
-        for len in 1..ENTRY_LEN {
-            assert!(decode_index(&encode_index(&good)[..len]).is_none());
+        for len in 0..COUNT_LEN + good.len() * ENTRY_LEN {
+            assert!(decode_index(&shortest(&good)[..len]).is_none(), "{len} bytes");
+        }
+    }
+
+    #[test]
+    fn a_seal_is_as_long_as_it_is_to_be_and_its_fill_is_zero() {
+        let entries = [IndexEntry { first_seq: 3, lsn: 8 }, IndexEntry { first_seq: 4, lsn: 80_000 }];
+        for more in (0..100).step_by(8) {
+            let mut payload = encode_index(&entries, seal_len(2) + more);
+            assert_eq!(GROUP_HEADER_LEN + frame_len(payload.len()) + TRAILER_LEN, seal_len(2) + more);
+            assert_eq!(decode_index(&payload).unwrap(), entries);
+            for at in COUNT_LEN + 2 * ENTRY_LEN..payload.len() {
+                payload[at] = 1;
+                assert!(decode_index(&payload).is_none(), "byte {at}");
+                payload[at] = 0;
+            }
+        }
+        let mut payload = encode_index(&entries, seal_len(2));
+        for count in [3, u64::MAX / 16, u64::MAX] {
+            payload[..8].copy_from_slice(&count.to_le_bytes());
+            assert!(decode_index(&payload).is_none(), "{count} entries");
         }
     }
 
@@ -142,7 +171,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_decode_within_bounds(bytes: Vec<u8>, trailer: [u8; TRAILER_LEN]) {
             if let Some(entries) = decode_index(&bytes) {
-                prop_assert_eq!(entries.len() * ENTRY_LEN, bytes.len());
+                prop_assert!(COUNT_LEN + entries.len() * ENTRY_LEN <= bytes.len());
             }
             prop_assert_eq!(decode_trailer(&trailer), None);
             HeadMark::decode(&bytes);

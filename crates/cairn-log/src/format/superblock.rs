@@ -16,6 +16,9 @@ pub(crate) const FORMAT_VERSION: u32 = 1;
 /// The segment size in the superblock of a store, which has one segment without bound. No segment of a directory has it.
 pub(crate) const STORE_SIZE: u64 = u64::MAX;
 
+/// The number in the superblock of a segment that got its name before it was known: its first record has the number that its first group says.
+pub(crate) const OPEN_SEQ: u64 = u64::MAX;
+
 const MAGIC: [u8; 8] = *b"CAIRNLOG";
 
 /// Magic, version and checksum keep their places in every version, so that any version can be told from damage.
@@ -50,7 +53,7 @@ pub(crate) struct Superblock {
     pub(crate) generation: u32,
     /// Position of the first byte after the superblock. Everything below it was durable before the segment got its first group.
     pub(crate) base_lsn: u64,
-    /// Number of the first record at or after `base_lsn`.
+    /// Number of the first record at or after `base_lsn`, or [`OPEN_SEQ`].
     pub(crate) base_seq: u64,
     /// Records below this had been dropped when the segment was created.
     pub(crate) head_lsn: u64,
@@ -130,8 +133,10 @@ impl Superblock {
             // A flipped bit in the version is damage, not a newer program.
             return Err(if sound { SuperblockError::Version(raw.version.get()) } else { SuperblockError::Damaged });
         }
-        let positions = [(raw.base_lsn, raw.base_seq), (raw.head_lsn, raw.head_seq)];
-        let possible = positions.iter().all(|(lsn, seq)| is_place(lsn.get(), seq.get()));
+        // A store has its superblock from the beginning.
+        let open = raw.base_seq.get() == OPEN_SEQ && raw.segment_size.get() != STORE_SIZE;
+        let base_seq = if open { 0 } else { raw.base_seq.get() };
+        let possible = is_place(raw.base_lsn.get(), base_seq) && is_place(raw.head_lsn.get(), raw.head_seq.get());
         if !sound || !possible || !raw.base_lsn.get().is_multiple_of(ALIGN) {
             return Err(SuperblockError::Damaged);
         }
@@ -284,15 +289,15 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_encoded_is_decoded(
-            uuid: u128, generation: u32, base in 0..1u64 << 60, head_lsn in 0..1u64 << 63, seqs: (u64, u64), segment_size: u64, created_unix_ns: u64,
-            recycled_len: u64,
+            uuid: u128, generation: u32, base in 0..1u64 << 60, head_lsn in 0..1u64 << 63, seqs: (u64, u64), segment_size in 0..STORE_SIZE,
+            created_unix_ns: u64, recycled_len: u64, open: bool,
         ) {
             let base_lsn = base * 8;
             let superblock = Superblock {
                 uuid: Uuid::from_u128(uuid),
                 generation,
                 base_lsn,
-                base_seq: seqs.0.min(base_lsn),
+                base_seq: if open { OPEN_SEQ } else { seqs.0.min(base_lsn) },
                 head_lsn,
                 head_seq: seqs.1.min(head_lsn),
                 segment_size,

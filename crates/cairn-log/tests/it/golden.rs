@@ -68,7 +68,7 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "rotated",
-        about: "five records of 1,500 bytes in segments of 8 KiB: two sealed segments and the active one, closed",
+        about: "five records of 1,500 bytes in segments of 8 KiB: two sealed segments and the active one, each made ahead but the first, closed",
         write: || {
             written(|sim| {
                 let log = open(sim);
@@ -81,6 +81,22 @@ const SCENARIOS: &[Scenario] = &[
         end_state: EndState::Closed,
         records: &[(0, "long 0"), (1, "long 1"), (2, "long 2"), (3, "long 3"), (4, "long 4")],
         segments: 3,
+    },
+    Scenario {
+        name: "ahead",
+        about: "as rotated with four records, and no close: the last segment has its name, and nothing in it yet",
+        write: || {
+            written(|sim| {
+                let log = open(sim);
+                (0..4).for_each(|n| {
+                    log.commit(&long(n)).unwrap();
+                });
+                sim.kill();
+            })
+        },
+        end_state: EndState::Unclosed,
+        records: &[(0, "long 0"), (1, "long 1"), (2, "long 2"), (3, "long 3")],
+        segments: 2,
     },
     Scenario {
         name: "truncated",
@@ -298,15 +314,40 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
+/// The number of a segment's first record, made from the same page: `before` is the segment before, if there is one.
+fn number_by_the_book(file: &[u8], before: Option<&Vec<u8>>) -> u64 {
+    let in_superblock = u64_at(file, 48);
+    if in_superblock != u64::MAX {
+        return in_superblock;
+    }
+    let log = crc32c_append(0, &file[16..32]);
+    let header = |file: &[u8], at: usize, lsn: u64| {
+        let group = &file[at..at + 40];
+        assert_eq!((u32_at(group, 0), group[4], u64_at(group, 16)), (crc32c_append(log, &group[4..]), 0xc7, lsn));
+        assert_eq!(group[12..16], file[32..36]);
+        (group[5], u64_at(group, 32))
+    };
+    let base_lsn = u64_at(file, 40);
+    let (_, first_seq) = header(file, 4096, base_lsn);
+    if let Some(before) = before {
+        // The segment before ends here, with a seal that tells the same.
+        let end = (4096 + base_lsn - u64_at(before, 40)) as usize;
+        let (magic, len) = (&before[end - 16..end - 8], u32_at(before, end - 8));
+        assert_eq!((magic, u32_at(before, end - 4)), (&b"CAIRNEND"[..], !len));
+        assert_eq!(header(before, end - len as usize, base_lsn - u64::from(len)), (3, first_seq));
+    }
+    first_seq
+}
+
 /// A reader of one undamaged segment, made from `docs/format/log.md` alone: nothing of the library is in it.
-fn read_by_the_book(file: &[u8], end_lsn: Option<u64>) -> Vec<(u64, String)> {
+fn read_by_the_book(file: &[u8], before: Option<&Vec<u8>>, end_lsn: Option<u64>) -> Vec<(u64, String)> {
     assert_eq!((&file[..8], u32_at(file, 8)), (&b"CAIRNLOG"[..], 1));
     let mut blank = file[..4096].to_vec();
     blank[12..16].fill(0);
     assert_eq!(u32_at(file, 12), crc32c_append(0, &blank));
     let (log, generation) = (crc32c_append(0, &file[16..32]), &file[32..36]);
     let frames = crc32c_append(log, generation);
-    let (base_lsn, mut seq) = (u64_at(file, 40), u64_at(file, 48));
+    let (base_lsn, mut seq) = (u64_at(file, 40), number_by_the_book(file, before));
     let recycled = u64_at(file, 88) > 0;
     let mut records = Vec::new();
     let mut lsn = base_lsn;
@@ -347,7 +388,8 @@ fn read_by_the_book(file: &[u8], end_lsn: Option<u64>) -> Vec<(u64, String)> {
 
 #[test]
 fn the_specification_is_enough_to_read_a_log() {
-    for name in ["closed", "batch", "rotated", "recovered", "recycled"] {
+    let mut open = 0;
+    for name in ["closed", "batch", "rotated", "ahead", "recovered", "recycled"] {
         let scenario = SCENARIOS.iter().find(|s| s.name == name).unwrap();
         let files = from_text(&std::fs::read_to_string(fixture(name)).unwrap());
         let mut segments: Vec<_> = files.iter().filter(|(name, _)| name.ends_with(".cairn")).collect();
@@ -355,13 +397,28 @@ fn the_specification_is_enough_to_read_a_log() {
             // What lies before the head is not the log any more.
             segments.drain(..segments.len() - 1);
         }
+        if name == "ahead" {
+            // The last one has no group, only zeros: it was made ahead.
+            let (_, last) = segments.pop().unwrap();
+            assert!(u64_at(last, 48) == u64::MAX && last[4096..].iter().all(|b| *b == 0));
+            let (_, active) = segments.last().unwrap();
+            assert_eq!(
+                u64_at(active, 40) + u64_at(active, 72) - 4096,
+                u64_at(last, 40),
+                "where the active one is full"
+            );
+        }
         let bases = segments.iter().map(|(_, bytes)| u64_at(bytes, 40)).skip(1).map(Some).chain([None]);
         let mut found = Vec::new();
+        let mut before = None;
         for ((_, bytes), next) in segments.iter().zip(bases) {
-            found.extend(read_by_the_book(bytes, next));
+            found.extend(read_by_the_book(bytes, before, next));
+            before = Some(bytes);
+            open += u32::from(u64_at(bytes, 48) == u64::MAX);
         }
         assert_eq!(found, expected(scenario), "{name}");
     }
+    assert!(open > 2, "segments that were made ahead are among them");
 }
 
 #[test]

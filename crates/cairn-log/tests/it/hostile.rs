@@ -312,7 +312,12 @@ fn a_second_process_is_told_that_the_log_is_in_use() {
     // The one who has the log may be preparing zeros meanwhile.
     let written = || {
         let mut files = files_in(dir.path());
-        files.retain(|path, _| !path.ends_with("spare.tmp"));
+        // And the next segment, which has nothing in it.
+        let is_prepared = |path: &Path, bytes: &[u8]| {
+            path.ends_with("spare.tmp")
+                || path.extension().is_some() && base_lsn(path) > 0 && bytes.iter().skip(4096).all(|b| *b == 0)
+        };
+        files.retain(|path, bytes| !is_prepared(path, bytes));
         files.values_mut().for_each(|bytes| bytes.truncate(bytes.iter().rposition(|b| *b != 0).map_or(0, |at| at + 1)));
         files
     };

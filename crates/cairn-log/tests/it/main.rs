@@ -20,5 +20,6 @@ mod model;
 mod mutations;
 mod reading;
 mod recycling;
+mod rotation;
 mod store;
 mod write_path;

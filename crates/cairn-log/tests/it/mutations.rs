@@ -93,6 +93,8 @@ fn bugs_that_a_power_cut_shows() {
         Mutation::RemoveBeforeNote,
         Mutation::RemoveBeforeCut,
         Mutation::ForgetHead,
+        Mutation::KeepSuccessor,
+        Mutation::RetractInHaste,
     ] {
         caught(&format!("{bug:?}"), Some(bug), |seed| run(seed, tiny_on(seed), 60));
     }
@@ -327,6 +329,29 @@ fn a_torn_tail_below_the_watermark() {
         let (sim, segments) = closed(3);
         // In the first group: far below the watermark of a closed log.
         sim.flip_bit(segments.last().unwrap(), 4096 + 50, 3).unwrap();
+        match open(&sim) {
+            Err(Error::Corrupt(_)) => Ok(()),
+            Err(other) => Err(other.to_string()),
+            Ok(log) => Err(format!("opens with {} records", contents(&log)?.1.len())),
+        }
+    });
+}
+
+#[test]
+fn an_empty_segment_that_explains_any_seal() {
+    seen(Mutation::TrustEmptySuccessor, "missing files", || {
+        let sim = SimFs::new();
+        let log = open(&sim).map_err(|e| e.to_string())?;
+        (0..20).for_each(|_| {
+            log.commit(&[7; 700]).unwrap();
+        });
+        sim.kill();
+        drop(log);
+        let sim = sim.restart();
+        let look = Inspection::open_on(Arc::new(sim.clone()), DIR).map_err(|e| e.to_string())?;
+        // What was written to last; the one that was to follow it is there, empty.
+        assert_eq!(look.obsolete().len(), 1);
+        cairn_io::Fs::remove(&sim, &look.segments().last().unwrap().path).unwrap();
         match open(&sim) {
             Err(Error::Corrupt(_)) => Ok(()),
             Err(other) => Err(other.to_string()),
