@@ -1,20 +1,26 @@
 //! The commit gate: who leads the next flush, and who waits for which.
 //!
 //! Work that needs a barrier is gathered in *rounds*, numbered by their owner: everything in round *n* becomes durable with one flush, and rounds
-//! are covered in order. One thread at a time *leads*: it does the I/O, in the caller's thread, for all who wait. The others sleep on one
-//! word of their round, and are woken once, all together, when it is covered; when a leader is done, exactly one of those who wait for
-//! a later round is woken to lead next. On the way out nobody takes a lock, so a record costs its thread one sleep.
+//! are covered in order. One thread at a time *leads*: it decides what is flushed, and does the I/O, in the caller's thread, for all who wait. The
+//! others sleep on one word of their round, and are woken once, all together, when it is covered; when a leader is done, exactly one of those who
+//! wait for a later round is woken to lead next. On the way out nobody takes a lock, so a record costs its thread one sleep.
+//!
+//! A leader that has decided which rounds it flushes may *pass on* the lead before its I/O. Those rounds are then *taken*: who waits for one of
+//! them sleeps until it is covered, and who waits for a later one may lead, and flush, at the same time.
 //!
 //! Invariants:
-//! 1. A round is covered only by a leader, and only after its barrier returned; the number of covered rounds never falls.
+//! 1. A round is covered only by who leads or has led, and only after its barrier, and those of all rounds before, have returned; the number of
+//!    covered rounds never falls. Covering is one thread's at a time: whoever passes on the lead sees to that with a lock of its own.
 //! 2. Who is about to sleep has said so (`waiting`) *before* looking whether somebody leads; a leader gives up leading *before* it
-//!    looks who waits. With a full fence between the two on both sides, one of them sees the other: nobody sleeps with no leader awake.
-//!    The same holds of the round: who is about to sleep looks once more whether it is covered, for only who covers it wakes all its sleepers.
+//!    looks who waits. With a full fence between the two on both sides, one of them sees the other: nobody sleeps with no leader awake, unless
+//!    its round is taken. The same holds of the round: who is about to sleep looks once more whether it is covered, for only who covers it wakes all
+//!    its sleepers. A taken round is covered, or the gate is ended.
 //! 3. A word changes before its sleepers are woken, so who read it before does not fall asleep after.
 //!
 //! Group commit with a leader is as old as DeWitt et al., "Implementation techniques for main memory database systems", SIGMOD 1984; one word per
 //! generation and a direct hand-over are what is left when every other wake-up is taken away.
 
+use std::cell::Cell;
 use std::time::Duration;
 
 use crate::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering, fence};
@@ -28,6 +34,8 @@ const WORDS: usize = 8;
 pub struct Gate {
     /// Rounds below this are covered.
     covered: AtomicU64,
+    /// Rounds below this are covered, or will be without another leader. Changes only while somebody leads.
+    taken: AtomicU64,
     led: AtomicBool,
     ended: AtomicBool,
     /// Those who want to lead whatever the round; they go first, or many writers would starve them.
@@ -55,11 +63,12 @@ pub enum Turn<'a> {
     Ended,
 }
 
-/// The right to do the I/O. Passed on when it is dropped.
+/// The right to do the I/O. Passed on when it is dropped, or before, by [`pass_on`](Self::pass_on).
 #[derive(Debug)]
 #[must_use = "leading ends when this is dropped"]
 pub struct Lead<'a> {
     gate: &'a Gate,
+    passed_on: Cell<bool>,
     /// What was covered when leading began.
     covered: u64,
 }
@@ -76,6 +85,7 @@ impl Gate {
         let waiters = || Waiters { word: Word::default(), waiting: AtomicU32::new(0) };
         Gate {
             covered: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
             led: AtomicBool::new(false),
             ended: AtomicBool::new(false),
             claims: waiters(),
@@ -117,6 +127,7 @@ impl Gate {
                 return Turn::Ended;
             }
             if self.claims.waiting.load(Ordering::Relaxed) == 0
+                && !self.is_taken(round)
                 && let Some(lead) = self.try_lead()
             {
                 return Turn::Lead(lead);
@@ -124,7 +135,7 @@ impl Gate {
             waiters.sleep(seen, || {
                 let led = self.led.load(Ordering::Acquire) || self.claims.waiting.load(Ordering::Acquire) > 0;
                 // Whoever leads now may have begun after the round was covered, and would not wake those who wait for it.
-                led && self.covered() <= round && !self.ended.load(Ordering::Acquire)
+                (led || self.is_taken(round)) && self.covered() <= round && !self.ended.load(Ordering::Acquire)
             });
         }
     }
@@ -143,7 +154,21 @@ impl Gate {
     /// Leads if nobody else does.
     pub fn try_lead(&self) -> Option<Lead<'_>> {
         let led = self.led.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed);
-        led.is_ok().then(|| Lead { gate: self, covered: self.covered() })
+        led.is_ok().then(|| Lead { gate: self, passed_on: Cell::new(false), covered: self.covered() })
+    }
+
+    fn is_taken(&self, round: u64) -> bool {
+        self.taken.load(Ordering::Acquire) > round
+    }
+
+    /// Nobody leads from now on, until somebody else does: the first of those who wait.
+    fn hand_over(&self, covered: u64) {
+        self.led.store(false, Ordering::Release);
+        fence(Ordering::SeqCst);
+        let next = covered.max(self.taken.load(Ordering::Relaxed));
+        if !self.claims.wake_one() && !self.ended.load(Ordering::Acquire) {
+            let _ = (next..next + WORDS as u64).map(|round| self.waiters(round)).any(Waiters::wake_one);
+        }
     }
 
     /// From now on nobody waits: whose round is not covered gets [`Turn::Ended`]. Leading goes on to be possible.
@@ -161,6 +186,15 @@ impl Lead<'_> {
     pub fn cover(&self, rounds: u64) {
         debug_assert!(rounds >= self.gate.covered());
         self.gate.covered.store(rounds, Ordering::Release);
+    }
+
+    /// Takes all rounds below `rounds`, which this thread is to cover without leading any longer, and has somebody else lead beside it. If it cannot
+    /// cover them it [ends](Gate::end) the gate.
+    pub fn pass_on(&self, rounds: u64) {
+        debug_assert!(!self.passed_on.get() && rounds >= self.gate.taken.load(Ordering::Relaxed));
+        self.gate.taken.store(rounds, Ordering::Release);
+        self.passed_on.set(true);
+        self.gate.hand_over(self.gate.covered());
     }
 
     /// Waits for those whom the flush before woke, if they are about to come back: until `arrived` says that they are here, beside those who waited
@@ -190,18 +224,17 @@ impl Drop for Lead<'_> {
     fn drop(&mut self) {
         let gate = self.gate;
         let covered = gate.covered();
-        gate.led.store(false, Ordering::Release);
-        fence(Ordering::SeqCst);
-        let ended = gate.ended.load(Ordering::Acquire);
-        let early: u32 = if covered > self.covered { gate.waiting_from(covered) } else { 0 };
-        let next = covered..covered + WORDS as u64;
-        // Who leads next is woken first: gathering and the wake-ups of the others go on side by side.
-        if !gate.claims.wake_one() && !ended {
-            let _ = next.map(|round| gate.waiters(round)).any(Waiters::wake_one);
+        let leads = !self.passed_on.get();
+        let early: u32 = if leads && covered > self.covered { gate.waiting_from(covered) } else { 0 };
+        if leads {
+            // Who leads next is woken first: gathering and the wake-ups of the others go on side by side.
+            gate.hand_over(covered);
+        } else {
+            fence(Ordering::SeqCst);
         }
         let done = self.covered..covered.min(self.covered + WORDS as u64);
         let woken: u32 = done.map(|round| gate.waiters(round).wake_all()).sum();
-        if covered > self.covered {
+        if leads && covered > self.covered {
             // The leader comes back, too; and some are here already.
             gate.expected.store(woken + 1 + early, Ordering::Relaxed);
         }

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_io::gate::{Gate, Turn};
+use cairn_io::gate::{Gate, Lead, Turn};
 use cairn_io::slot::{Abandoned, Slot, UNIT};
 use loom::cell::UnsafeCell;
 use loom::sync::atomic::AtomicU64 as Watched;
@@ -322,5 +322,126 @@ fn the_end_reaches_who_is_about_to_sleep() {
         let others = [(); 2].map(|()| thread::spawn(fails(behind.clone())));
         fails(behind)();
         others.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
+/// Rounds that are in flight beside each other. What is done is covered in order, under a lock, as the gate asks for.
+struct Flights {
+    gate: Gate,
+    state: loom::sync::Mutex<FlightState>,
+}
+
+#[derive(Default)]
+struct FlightState {
+    /// Rounds below this were taken; those that are done of them.
+    taken: u64,
+    done: Vec<u64>,
+    beside: bool,
+}
+
+impl Flights {
+    fn new() -> Arc<Self> {
+        Arc::new(Flights { gate: Gate::new(), state: loom::sync::Mutex::default() })
+    }
+
+    /// Waits, and takes the next `step` rounds when it is its turn.
+    fn pass(&self, round: u64, step: u64) {
+        loop {
+            match self.gate.wait(round) {
+                Turn::Covered => break,
+                Turn::Lead(lead) => {
+                    let mut state = self.state.lock().unwrap();
+                    let first = state.taken;
+                    if first > round {
+                        continue;
+                    }
+                    state.beside |= first > self.gate.covered();
+                    state.taken += step;
+                    drop(state);
+                    lead.pass_on(first + step);
+                    thread::yield_now();
+                    self.land(&lead, first, step);
+                }
+                Turn::Ended => panic!("nobody ended it"),
+            }
+        }
+        assert!(
+            (0..=round / step).all(|n| self.state.lock().unwrap().done.contains(&(n * step))),
+            "all before it are done"
+        );
+    }
+
+    fn land(&self, lead: &Lead<'_>, first: u64, step: u64) {
+        let mut state = self.state.lock().unwrap();
+        state.done.push(first);
+        let mut covered = self.gate.covered();
+        while state.done.contains(&covered) {
+            covered += step;
+            lead.cover(covered);
+        }
+    }
+}
+
+#[test]
+fn rounds_in_flight_are_covered_in_order_and_nobody_sleeps_on() {
+    let beside = Arc::new(AtomicU64::new(0));
+    for (name, rounds) in [("0, 1 and 1", [0, 1, 1]), ("1, 0 and 0", [1, 0, 0]), ("0, 1 and 2", [0, 1, 2])] {
+        let beside = beside.clone();
+        explore(&format!("three wait for rounds {name}, which are in flight beside each other"), 2, move || {
+            let flights = Flights::new();
+            let others = [rounds[1], rounds[2]].map(|round| {
+                let flights = flights.clone();
+                thread::spawn(move || flights.pass(round, 1))
+            });
+            flights.pass(rounds[0], 1);
+            others.into_iter().for_each(|t| t.join().unwrap());
+            assert!(!flights.gate.is_led());
+            beside.fetch_add(u64::from(flights.state.lock().unwrap().beside), Ordering::Relaxed);
+        });
+    }
+    assert!(beside.load(Ordering::Relaxed) > 0);
+}
+
+/// Who is woken to lead may find its own round taken, and sleeps again: the other one on that word is woken at the latest when that round is covered.
+#[test]
+fn a_round_in_flight_shares_its_word_with_a_later_one() {
+    explore("two wait for rounds 0 and 8 while 0 to 7 are in flight", 3, || {
+        let flights = Flights::new();
+        let lead = flights.gate.try_lead().unwrap();
+        flights.state.lock().unwrap().taken = 8;
+        let others = [0, 8].map(|round| {
+            let flights = flights.clone();
+            thread::spawn(move || flights.pass(round, 8))
+        });
+        lead.pass_on(8);
+        flights.land(&lead, 0, 8);
+        drop(lead);
+        others.into_iter().for_each(|t| t.join().unwrap());
+    });
+}
+
+#[test]
+fn a_round_in_flight_that_fails_is_heard_of() {
+    explore("a round in flight fails, somebody waits for it, and somebody for the next one", 3, || {
+        let flights = Flights::new();
+        let lead = flights.gate.try_lead().unwrap();
+        let waiters = [0, 1].map(|round| {
+            let flights = flights.clone();
+            thread::spawn(move || {
+                loop {
+                    match flights.gate.wait(round) {
+                        // It cannot do anything either.
+                        Turn::Lead(lead) => drop(lead),
+                        Turn::Ended => break,
+                        Turn::Covered => panic!("nobody covered it"),
+                    }
+                    thread::yield_now();
+                }
+            })
+        });
+        lead.pass_on(1);
+        flights.gate.end();
+        drop(lead);
+        waiters.into_iter().for_each(|t| t.join().unwrap());
     });
 }

@@ -18,7 +18,7 @@
 
 use std::path::PathBuf;
 
-use cairn_io::gate::{Gate, Turn};
+use cairn_io::gate::{Gate, Lead, Turn};
 use cairn_io::{File, Fs, Store};
 
 use crate::Lsn;
@@ -89,6 +89,8 @@ struct Requests {
     /// Whether the thread sleeps, or is about to.
     idle: AtomicBool,
     changed: Word,
+    /// Changes when a slot is full while a flush is in flight.
+    full: Word,
 }
 
 /// Where a record went.
@@ -151,7 +153,7 @@ impl Core {
         })
     }
 
-    fn wait<'a>(&'a self, guard: Guard<'a>) -> Guard<'a> {
+    pub(crate) fn wait<'a>(&'a self, guard: Guard<'a>) -> Guard<'a> {
         let listener = self.progress.listen();
         drop(guard);
         listener.wait();
@@ -175,6 +177,8 @@ impl Core {
     pub(crate) fn stop(&self, guard: &mut Guard<'_>, failure: Failure, syncable: Option<u64>) -> Error {
         let syncable = syncable.unwrap_or(self.gate.covered());
         let stop = guard.stopped.get_or_insert_with(|| crate::state::Stop { cause: Arc::new(failure), syncable });
+        // Of several flushes in flight the later one may have failed first.
+        stop.syncable = stop.syncable.min(syncable);
         let error = Error::Poisoned { cause: stop.cause.clone() };
         self.close_slot(guard, false);
         self.gate.end();
@@ -253,10 +257,6 @@ impl Core {
     #[cold]
     fn make_room(&self, len: usize, records: u64, patience: Patience) -> Result<Placed<'_>> {
         let mut guard = self.lock();
-        // Full slots go to the device as soon as they are full, and by another thread, where that takes no detour through the page cache:
-        // copying there costs more than encoding the records did.
-        let direct = |guard: &Guard<'_>| self.block(guard) > 1;
-        let write_behind = direct(&guard) && self.works_in_background();
         loop {
             guard.check_writable()?;
             if guard.frozen {
@@ -267,12 +267,7 @@ impl Core {
                 continue;
             }
             if let Some(placed) = self.ring.place(len, records) {
-                let full = guard.pending.back().map(|full| full.filled.number);
-                drop(guard);
-                if let Some(full) = full.filter(|_| write_behind) {
-                    // Without the thread, whoever finds no slot free writes them.
-                    let _ = self.request(full);
-                }
+                self.write_behind(guard);
                 return Ok(placed);
             }
             let blocked = match self.turn_over(&mut guard, len) {
@@ -286,7 +281,10 @@ impl Core {
                 continue;
             }
             let oldest = guard.written;
-            drop(guard);
+            match blocked {
+                Blocked::Ring => self.write_behind(guard),
+                Blocked::Segment | Blocked::Space(_) | Blocked::Zeros => drop(guard),
+            }
             let leading = match blocked {
                 Blocked::Ring => match self.gate.wait(oldest) {
                     Turn::Lead(lead) => Leading::new(self, lead),
@@ -310,7 +308,7 @@ impl Core {
                 }
                 Err(Blocked::Ring) => {
                     let asked = self.requests.slots.load(Ordering::Acquire) > self.gate.covered();
-                    let goal = if asked || direct(&guard) { Goal::Durable } else { Goal::Flushed };
+                    let goal = if asked || self.block(&guard) > 1 { Goal::Durable } else { Goal::Flushed };
                     let (guard, result) = leading.flush_out(guard, goal, oldest);
                     result?;
                     guard
@@ -319,6 +317,77 @@ impl Core {
             leading.finish(guard);
             guard = self.lock();
         }
+    }
+
+    /// Has the full slots written by threads of the log's own, as soon as they are full, where that takes no detour through the page cache: copying
+    /// there costs more than encoding the records did. Without the threads, whoever finds no slot free writes them.
+    fn write_behind(&self, mut guard: Guard<'_>) {
+        let Some(full) = guard.pending.back().map(|full| full.filled.number) else { return };
+        let in_air = guard.in_air();
+        if in_air > 0 {
+            // Who leads may be waiting until nothing is in flight, or until what it waits for is full.
+            self.progress.notify(usize::MAX);
+        }
+        if self.block(&guard) == 1 || !self.works_in_background() {
+            return;
+        }
+        let helpers = guard.helpers.len();
+        if helpers < in_air && helpers + 1 < self.options.flushes_in_flight && !guard.closed {
+            let core = self.myself.upgrade();
+            let spawned = core
+                .map(|core| thread::Builder::new().name("cairn-flush".into()).spawn(move || core.flush_full_slots()));
+            guard.helpers.extend(spawned.and_then(std::io::Result::ok));
+        }
+        drop(guard);
+        let _ = self.request(full);
+        if in_air > 0 && helpers > 0 {
+            self.requests.full.bump();
+            self.requests.full.wake_one();
+        }
+    }
+
+    /// Leads whenever there are full slots while a flush is in flight.
+    fn flush_full_slots(&self) {
+        loop {
+            let seen = self.requests.full.load();
+            let guard = self.lock();
+            if guard.closed || guard.stopped.is_some() {
+                return;
+            }
+            let full = guard.pending.back().filter(|_| guard.in_air() > 0).map(|full| full.filled.number);
+            drop(guard);
+            match full {
+                Some(slot) => {
+                    if let Turn::Lead(lead) = self.gate.wait(slot) {
+                        self.lead_through(lead, slot);
+                    }
+                }
+                None => self.requests.full.wait(seen),
+            }
+        }
+    }
+
+    /// How many slots can be written beside other flushes; they hold what is waited for, and are complete or will soon be.
+    ///
+    /// They end at a block boundary, as full ones do: what follows shares no block with them. What comes before them is durable, or in flight in the same
+    /// way: otherwise the barrier of this flush would have to cover that as well.
+    pub(crate) fn full_slots(&self, guard: &Guard<'_>, through: u64) -> usize {
+        let block = self.block(guard);
+        let alone = block == 1 || self.options.flushes_in_flight == 1 || guard.frozen;
+        if alone || !guard.mark.is_empty() || guard.flushed.lsn > guard.durable {
+            return 0;
+        }
+        let ready = |pending: &&Pending| pending.filled.number <= through || self.is_complete(pending.filled.number);
+        let ready = guard.pending.iter().take_while(ready);
+        let last = ready.enumerate().last().filter(|(_, last)| {
+            last.filled.number >= through && guard.active.offset(last.end().lsn).is_multiple_of(block)
+        });
+        last.map_or(0, |(index, _)| index + 1)
+    }
+
+    /// Whether a closed slot has everything that was reserved in it, or never will.
+    pub(crate) fn is_complete(&self, slot: u64) -> bool {
+        self.ring.slot(slot).is_complete() != Ok(false)
     }
 
     /// Closes the open slot as full, unless it has room for `len` bytes of frames, and opens one that has.
@@ -370,7 +439,7 @@ impl Core {
     /// Opens a slot with room for `len` bytes of frames. None is open.
     pub(crate) fn try_open(&self, guard: &mut Guard<'_>, len: usize) -> std::result::Result<(), Blocked> {
         let wanted = GROUP_HEADER_LEN + len;
-        if guard.pending.len() + guard.writing >= self.ring.len() {
+        if guard.pending.len() + guard.writing() >= self.ring.len() {
             return Err(Blocked::Ring);
         }
         let block = self.block(guard);
@@ -420,7 +489,7 @@ impl Core {
     fn last_slot(&self, guard: &Guard<'_>) -> u64 {
         let open = self.open_slot(guard).map(|open| open.number);
         let last = open.or(guard.pending.back().map(|pending| pending.filled.number));
-        last.unwrap_or((guard.written + guard.writing as u64).saturating_sub(1))
+        last.unwrap_or(guard.taken().saturating_sub(1))
     }
 
     /// The slot that holds the record at `lsn`, which is not durable.
@@ -433,17 +502,20 @@ impl Core {
         let written = match pending {
             Some(pending) if lsn.0 >= first => return pending.filled.number,
             _ if lsn.0 < guard.flushed.lsn => guard.written,
-            // Being written: the gate is passed when all of those are durable.
-            _ => guard.written + guard.writing as u64,
+            // Being written: the gate is passed when all of that flush is durable.
+            _ => {
+                let flight = guard.flights.iter().find(|flight| lsn.0 < flight.end.lsn);
+                flight.map_or(guard.taken(), |flight| flight.written)
+            }
         };
         written.saturating_sub(1)
     }
 
-    /// How many have appended to the open slot, as a leader sees it who waits for others to come.
-    fn arrived(&self) -> u64 {
+    /// How many have appended to the open slot, as a leader sees it who waits for others to come before it flushes `slot`.
+    fn arrived(&self, slot: u64) -> u64 {
         let Some(open) = self.ring.open_slot() else { return 0 };
         // Much to write takes long by itself, and the others encode meanwhile.
-        if open.end_lsn - open.lsn >= GATHERED {
+        if open.end_lsn - open.lsn >= GATHERED || open.number > slot {
             return u64::MAX;
         }
         // Who brings many records is still one.
@@ -455,16 +527,7 @@ impl Core {
         loop {
             match self.gate.wait(slot) {
                 Turn::Covered => return Ok(()),
-                Turn::Lead(lead) => {
-                    lead.gather(|| self.arrived());
-                    let leading = Leading::new(self, lead);
-                    let mut guard = self.lock();
-                    if self.gate.covered() <= slot && guard.stopped.is_none() {
-                        // An error is in the state, where everybody finds it.
-                        guard = leading.flush_out(guard, Goal::Durable, slot).0;
-                    }
-                    leading.finish(guard);
-                }
+                Turn::Lead(lead) => self.lead_through(lead, slot),
                 Turn::Ended => {
                     let guard = self.lock();
                     let lsn = lsn.unwrap_or(Lsn(guard.durable));
@@ -476,6 +539,20 @@ impl Core {
                 }
             }
         }
+    }
+
+    /// Flushes what has to be for this slot to become durable, unless somebody else does already.
+    fn lead_through(&self, lead: Lead<'_>, slot: u64) {
+        lead.gather(|| self.arrived(slot));
+        let leading = Leading::new(self, lead);
+        let mut guard = self.lock();
+        // Leading is not needed for what is in flight.
+        let in_flight = (guard.written..guard.taken()).contains(&slot);
+        if self.gate.covered() <= slot && !in_flight && guard.stopped.is_none() {
+            // An error is in the state, where everybody finds it.
+            guard = leading.flush_out(guard, Goal::Durable, slot).0;
+        }
+        leading.finish(guard);
     }
 
     /// Returns once everything appended before the call is with the operating system.
@@ -655,12 +732,15 @@ impl Core {
 
     fn end_threads(&self) {
         self.wake_committer();
-        self.wanted.bump();
-        self.wanted.wake_all();
+        for word in [&self.wanted, &self.requests.full] {
+            word.bump();
+            word.wake_all();
+        }
         let mut guard = self.lock();
         let threads = [guard.committer.take(), guard.preparer.take()];
+        let helpers = std::mem::take(&mut guard.helpers);
         drop(guard);
-        for thread in threads.into_iter().flatten() {
+        for thread in threads.into_iter().flatten().chain(helpers) {
             // The committer catches what callbacks do; a panic of its own is in the state already.
             let _ = thread.join();
         }
@@ -690,7 +770,10 @@ impl Core {
     /// After a failed *write*: a barrier for what was written before it.
     fn sync_prefix(&self) {
         let leading = self.claim();
-        let guard = self.lock();
+        let mut guard = self.lock();
+        while guard.in_air() > 0 {
+            guard = self.wait(guard);
+        }
         let Some(stop) = guard.stopped.clone().filter(|stop| stop.syncable > self.gate.covered()) else {
             return;
         };

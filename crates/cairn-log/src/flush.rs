@@ -29,7 +29,7 @@ pub(crate) struct Flush {
     pub(crate) groups: Vec<Pending>,
     /// Whether something was written that no barrier has covered yet.
     pub(crate) unsynced: bool,
-    /// The durable watermark that the groups carry: the one known when they were closed.
+    /// The durable watermark that the groups carry: the one known when the flush was begun, with nothing in it that is still in flight.
     pub(crate) durable: u64,
     pub(crate) shared: Shared,
     pub(crate) block: u64,

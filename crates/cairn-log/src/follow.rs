@@ -106,7 +106,7 @@ impl Follower {
 
     fn is_over(&self) -> Result<bool> {
         let guard = self.core.lock();
-        if guard.durable > self.reader.end_lsn() || self.core.gate.is_led() {
+        if guard.durable > self.reader.end_lsn() || self.core.gate.is_led() || guard.in_air() > 0 {
             return Ok(false);
         }
         match &guard.stopped {

@@ -71,6 +71,10 @@ pub enum Mutation {
     ForgetShared,
     /// A slot that is full does not end with a block, and the next one takes from the disk what is in that block, while it is being written.
     SharedBlockInFlight,
+    /// A flush that is done is called durable while one before it is still in flight.
+    CoverOutOfOrder,
+    /// A group says that what is in flight before it is durable.
+    WatermarkInFlight,
     /// A write that is durable on return is taken to cover what was written before it.
     CombineUnsynced,
     /// The file of a dropped segment is written to before its old name is gone for good (L05, L18).

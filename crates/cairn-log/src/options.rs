@@ -17,6 +17,7 @@ pub struct Options {
     pub(crate) max_record_size: u64,
     pub(crate) buffer_size: usize,
     pub(crate) buffers: usize,
+    pub(crate) flushes_in_flight: usize,
     pub(crate) direct_io: bool,
 }
 
@@ -28,6 +29,7 @@ impl Default for Options {
             max_record_size: 64 << 20,
             buffer_size: 1 << 20,
             buffers: 4,
+            flushes_in_flight: 2,
             direct_io: true,
         }
     }
@@ -61,6 +63,18 @@ impl Options {
     #[must_use]
     pub fn buffers(mut self, count: usize) -> Self {
         self.buffers = count;
+        self
+    }
+
+    /// How many flushes may be in flight at once, each with a barrier of its own; 1 to 4, 2 unless set. What is durable when does not depend on it: the log
+    /// becomes durable in order.
+    ///
+    /// Another flush starts beside one only for buffers that are full, because a flush that waits gathers more until then: so small commits never
+    /// have more than one, and tickets, large records, and appends that nobody waits for may have several. Never more than one where commits go
+    /// through the page cache, or are gathered by a store without [blocks](cairn_io::Store::block_size).
+    #[must_use]
+    pub fn flushes_in_flight(mut self, count: usize) -> Self {
+        self.flushes_in_flight = count;
         self
     }
 
@@ -115,6 +129,9 @@ impl Options {
         }
         if !(2..=64).contains(&self.buffers) {
             return invalid("buffers", "2 to 64");
+        }
+        if !(1..=4).contains(&self.flushes_in_flight) {
+            return invalid("flushes_in_flight", "1 to 4");
         }
         Ok(())
     }
@@ -173,6 +190,8 @@ pub struct Stats {
     pub bytes_written: u64,
     /// Barriers that succeeded, rotations and cuts excluded.
     pub barriers: u64,
+    /// Flushes that began while another one was in flight; see [`Options::flushes_in_flight`].
+    pub flushes_beside: u64,
     /// Segments sealed.
     pub rotations: u64,
     /// Segments begun in the file of a dropped one.

@@ -8,6 +8,7 @@ use cairn_io::Fs;
 
 use crate::Lsn;
 use crate::error::{Error, Failure, Result};
+use crate::flush::Goal;
 use crate::format::Superblock;
 use crate::mutation::{self, Mutation};
 use crate::options::{Options, Stats};
@@ -68,8 +69,8 @@ pub(crate) struct State {
     pub(crate) next_slot: u64,
     /// Slots that are closed and not yet taken to be written, oldest first.
     pub(crate) pending: VecDeque<Pending>,
-    /// Slots that were taken and are being written.
-    pub(crate) writing: usize,
+    /// Flushes that were begun, oldest first, each of them where the one before ends.
+    pub(crate) flights: VecDeque<Flight>,
     /// Slots below this number are with the operating system.
     pub(crate) written: u64,
     /// End of what is closed: where the open slot's group starts, or the next one's.
@@ -91,6 +92,8 @@ pub(crate) struct State {
     pub(crate) ended: bool,
     pub(crate) stopped: Option<Stop>,
     pub(crate) committer: Option<thread::JoinHandle<()>>,
+    /// They begin further flushes while the committer's is in flight.
+    pub(crate) helpers: Vec<thread::JoinHandle<()>>,
     pub(crate) preparer: Option<thread::JoinHandle<()>>,
     /// Who is to be called, with the record and the slot it is in.
     pub(crate) callbacks: Vec<(Lsn, u64, Callback)>,
@@ -134,6 +137,28 @@ impl Pending {
     }
 }
 
+/// A flush that was begun.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) goal: Goal,
+    /// Where the log ends with it.
+    pub(crate) end: Place,
+    pub(crate) bytes: u64,
+    pub(crate) slots: usize,
+    /// Slots below this are with the operating system then. No other flight in the air has the same.
+    pub(crate) written: u64,
+    pub(crate) state: FlightState,
+}
+
+#[derive(Debug)]
+pub(crate) enum FlightState {
+    InAir,
+    /// It succeeded, and the block in which it ends holds this.
+    Landed(Shared),
+    /// Neither it nor what comes behind it will ever be durable.
+    Failed,
+}
+
 /// The bytes between a block boundary and `offset` in the active segment's file, as they were written.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Shared {
@@ -160,7 +185,7 @@ impl State {
             // Slot 0 stands for that mark.
             next_slot: 1,
             pending: VecDeque::new(),
-            writing: 0,
+            flights: VecDeque::new(),
             written: u64::from(at.mark.is_empty()),
             mark: at.mark,
             end: at.end,
@@ -176,12 +201,34 @@ impl State {
             ended: false,
             stopped: None,
             committer: None,
+            helpers: Vec::new(),
             preparer: None,
             callbacks: Vec::new(),
             cut_count: 0,
             cut_lsn: 0,
             stats: Stats::default(),
         }
+    }
+
+    /// Flushes in flight.
+    pub(crate) fn in_air(&self) -> usize {
+        self.flights.iter().filter(|flight| matches!(flight.state, FlightState::InAir)).count()
+    }
+
+    /// Says how a flight ended.
+    pub(crate) fn land(&mut self, written: u64, state: FlightState) {
+        let flight = self.flights.iter_mut().find(|flight| flight.written == written);
+        flight.expect("a flight stays until it and those before it have landed").state = state;
+    }
+
+    /// Slots that are being written.
+    pub(crate) fn writing(&self) -> usize {
+        self.flights.iter().map(|flight| flight.slots).sum()
+    }
+
+    /// Slots below this number were taken to be written.
+    pub(crate) fn taken(&self) -> u64 {
+        self.written + self.writing() as u64
     }
 
     pub(crate) fn generation(&self) -> u32 {
@@ -214,7 +261,7 @@ impl State {
 
     /// Goes on in a segment that is durable up to `end`, and every block of which was written once up to `filled`.
     pub(crate) fn start_in(&mut self, next: ActiveSegment, end: Place, reserved: u64, filled: u64) {
-        assert!(!self.open && self.pending.is_empty() && self.writing == 0, "the segment before has everything");
+        assert!(!self.open && self.pending.is_empty() && self.flights.is_empty(), "the segment before has everything");
         self.segments.push(next.file.clone());
         self.active = next;
         self.index = SparseIndex::default();

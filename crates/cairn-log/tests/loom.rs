@@ -9,7 +9,8 @@
 #![cfg(cairn_loom)]
 #![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout, reason = "a test")]
 
-use std::io;
+use std::io::{self, IoSlice};
+use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -23,6 +24,9 @@ struct Device {
     live: Mutex<Vec<u8>>,
     durable_len: AtomicU64,
     fail: AtomicBool,
+    /// More than 1 for durable writes in one piece, each of which makes durable what it writes.
+    block: Option<usize>,
+    direct: Mutex<Vec<Range<u64>>>,
 }
 
 impl Store for Device {
@@ -60,6 +64,24 @@ impl Store for Device {
         Ok(())
     }
 
+    fn write_durable(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
+        let mut end = offset;
+        for slice in slices {
+            self.write_at(end, slice)?;
+            end += slice.len() as u64;
+        }
+        if self.block.is_none() {
+            return self.sync();
+        }
+        thread::yield_now();
+        self.direct.lock().unwrap().push(offset..end);
+        Ok(())
+    }
+
+    fn block_size(&self) -> usize {
+        self.block.unwrap_or(1)
+    }
+
     fn len(&self) -> io::Result<u64> {
         Ok(self.live.lock().unwrap().len() as u64)
     }
@@ -67,7 +89,12 @@ impl Store for Device {
 
 /// The superblock precedes position zero.
 fn is_durable(device: &Device, lsn: Lsn) -> bool {
-    device.durable_len.load(Ordering::SeqCst) > 4096 + lsn.0
+    let mut durable = device.durable_len.load(Ordering::SeqCst);
+    let direct = device.direct.lock().unwrap();
+    while let Some(range) = direct.iter().find(|range| range.contains(&durable)) {
+        durable = range.end;
+    }
+    durable > 4096 + lsn.0
 }
 
 fn explore(name: &str, preemptions: usize, test: impl Fn() + Send + Sync + 'static) {
@@ -159,4 +186,32 @@ fn a_truncation_waits_for_commits_and_they_for_it() {
         other.join().unwrap();
         assert_eq!(log.reader(Lsn::START).unwrap().count(), 2);
     });
+}
+
+/// Full buffers, so that there may be two flushes in flight.
+#[test]
+fn of_two_flushes_in_flight_the_later_one_is_not_durable_before_the_other() {
+    let beside = Arc::new(AtomicU64::new(0));
+    let counted = beside.clone();
+    explore("a sync of a full buffer, and one who fills and syncs the next", 2, move || {
+        let device = Arc::new(Device { block: Some(512), ..Device::default() });
+        let log = Arc::new(Log::with_store(device.clone(), Log::options().buffer_size(4 << 10)).unwrap());
+        let first = log.append(&[1; 3000]).unwrap();
+        let second = log.append(&[2; 3000]).unwrap();
+        let other = thread::spawn({
+            let (device, log) = (device.clone(), log.clone());
+            move || {
+                log.append(&[3; 3000]).unwrap();
+                log.sync_to(second).unwrap();
+                assert!(is_durable(&device, second) && log.durable_lsn() > second);
+            }
+        });
+        log.sync_to(first).unwrap();
+        assert!(is_durable(&device, first) && log.durable_lsn() > first);
+        other.join().unwrap();
+        log.sync().unwrap();
+        assert_eq!(log.durable_lsn(), log.appended_lsn());
+        counted.fetch_add(log.stats().flushes_beside, Ordering::Relaxed);
+    });
+    assert!(beside.load(Ordering::Relaxed) > 0);
 }

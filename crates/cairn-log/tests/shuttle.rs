@@ -355,3 +355,54 @@ fn a_panicking_writer_disturbs_nobody() {
         assert_eq!(log.reader(Lsn::START).unwrap().count(), 1);
     });
 }
+
+/// Two threads of the log's own write full buffers beside each other; one barrier fails in every other schedule. Callbacks are called in any order, and
+/// never too early.
+#[test]
+fn tickets_that_fill_buffers_are_durable_in_order() {
+    let beside = Arc::new(AtomicU64::new(0));
+    let counted = beside.clone();
+    explore("two who submit what fills buffers, and two flushes in flight", 1500, move |backend, states| {
+        let sim = SimFs::new();
+        let fs = Arc::new(Interrupted(sim.clone()));
+        let options = Log::options().segment_size(64 << 10).buffer_size(4 << 10).buffers(4);
+        let log = Arc::new(options.direct_io(backend == Backend::Direct).fs(fs).open("/log").unwrap());
+        let failing = states.load(Ordering::Relaxed) % 2 == 1;
+        if failing {
+            sim.set_faults(FaultPlan::new().fail(Call::WriteDirect, 3, Errno::Eio));
+        }
+        let told = Told::default();
+        let writers: Vec<_> = (0..2u8)
+            .map(|writer| {
+                let (log, sim, told) = (log.clone(), sim.clone(), told.clone());
+                thread::spawn(move || {
+                    for n in 0..8u8 {
+                        let payload = vec![writer * 16 + n; 1800];
+                        let Ok(ticket) = log.submit(&payload) else { break };
+                        let (sim, told, seq) = (sim.clone(), told.clone(), ticket.seq());
+                        ticket.on_durable(move |result| {
+                            if result.is_ok() {
+                                told.lock().unwrap().push((sim.op_count(), seq, payload));
+                            }
+                        });
+                    }
+                })
+            })
+            .collect();
+        writers.into_iter().for_each(|t| t.join().unwrap());
+        assert!(log.sync().is_ok() || failing);
+        counted.fetch_add(log.stats().flushes_beside, Ordering::Relaxed);
+        drop(log);
+        assert!(failing || told.lock().unwrap().len() == 16, "everybody is called");
+        let explorer = CrashExplorer::new(sim.trace()).exhaustive_limit(1).samples_per_point(2);
+        let report = explorer.for_each(|state| {
+            if state.fingerprint() % 32 != 0 {
+                return Ok(());
+            }
+            states.fetch_add(1, Ordering::Relaxed);
+            check(&told, state.point(), &state.fs(), backend)
+        });
+        report.unwrap();
+    });
+    assert!(beside.load(Ordering::Relaxed) > 0);
+}

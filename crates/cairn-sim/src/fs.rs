@@ -141,6 +141,11 @@ impl SimFs {
     pub fn hold(&self, call: Call) -> Hold {
         Hold::new(self.shared.clone(), call)
     }
+
+    /// Stops the next call of this kind, of whatever thread, until the returned guard is dropped. Later ones pass it by.
+    pub fn hold_next(&self, call: Call) -> Hold {
+        Hold::next(self.shared.clone(), call)
+    }
 }
 
 /// Looking at a machine from outside. Nothing here is counted, fails by plan, or cares whether the process is

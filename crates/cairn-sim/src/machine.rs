@@ -66,7 +66,7 @@ pub(crate) struct Machine {
     dead: BTreeSet<ProcessId>,
     /// The process dies when the trace has this many operations.
     doomed: BTreeMap<ProcessId, usize>,
-    holds: Vec<Call>,
+    holds: Vec<Held>,
     /// Calls that are waiting for a hold to end, by kind.
     waiting: Vec<Call>,
 }
@@ -202,10 +202,12 @@ impl Shared {
         if fault.is_some() {
             machine.counters.faults += 1;
         }
-        if machine.holds.contains(&call) {
+        let number = machine.counters.calls[call as usize];
+        let held = |machine: &Machine| machine.holds.iter().any(|held| held.concerns(call, number));
+        if held(&machine) {
             machine.waiting.push(call);
             self.released.notify_all();
-            while machine.holds.contains(&call) {
+            while held(&machine) {
                 machine = self.released.wait(machine).unwrap_or_else(PoisonError::into_inner);
             }
             if let Some(i) = machine.waiting.iter().position(|&waiting| waiting == call) {
@@ -224,30 +226,53 @@ pub(crate) fn alive(machine: &Machine, process: ProcessId) -> io::Result<()> {
     Ok(())
 }
 
+/// What is stuck: all calls of a kind, or the one with this number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Held {
+    call: Call,
+    number: Option<u64>,
+}
+
+impl Held {
+    fn concerns(self, call: Call, number: u64) -> bool {
+        self.call == call && self.number.is_none_or(|only| only == number)
+    }
+}
+
 /// Calls of one kind are stuck until this is dropped; see [`SimFs::hold`](crate::SimFs::hold).
 #[derive(Debug)]
 #[must_use = "the calls go on when this is dropped"]
 pub struct Hold {
     shared: Arc<Shared>,
-    call: Call,
+    held: Held,
 }
 
 impl Hold {
     pub(crate) fn new(shared: Arc<Shared>, call: Call) -> Self {
-        shared.lock().holds.push(call);
-        Self { shared, call }
+        Self::of(shared, Held { call, number: None })
+    }
+
+    /// Of the next call alone.
+    pub(crate) fn next(shared: Arc<Shared>, call: Call) -> Self {
+        let number = shared.lock().counters.calls[call as usize] + 1;
+        Self::of(shared, Held { call, number: Some(number) })
+    }
+
+    fn of(shared: Arc<Shared>, held: Held) -> Self {
+        shared.lock().holds.push(held);
+        Self { shared, held }
     }
 
     /// How many calls are stuck now.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.shared.lock().waiting.iter().filter(|&&waiting| waiting == self.call).count()
+        self.shared.lock().waiting.iter().filter(|&&waiting| waiting == self.held.call).count()
     }
 
     /// Returns when at least `count` calls are stuck.
     pub fn wait_for(&self, count: usize) {
         let mut machine = self.shared.lock();
-        while machine.waiting.iter().filter(|&&waiting| waiting == self.call).count() < count {
+        while machine.waiting.iter().filter(|&&waiting| waiting == self.held.call).count() < count {
             machine = self.shared.released.wait(machine).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -256,7 +281,7 @@ impl Hold {
 impl Drop for Hold {
     fn drop(&mut self) {
         let mut machine = self.shared.lock();
-        if let Some(i) = machine.holds.iter().position(|&held| held == self.call) {
+        if let Some(i) = machine.holds.iter().position(|&held| held == self.held) {
             machine.holds.swap_remove(i);
         }
         self.shared.released.notify_all();

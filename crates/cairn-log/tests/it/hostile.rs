@@ -500,6 +500,8 @@ fn options_out_of_range_are_refused_before_anything_is_touched() {
         small().buffer_size(0),
         small().buffer_size((4 << 10) - 1),
         small().buffer_size((1 << 30) + 1),
+        small().flushes_in_flight(0),
+        small().flushes_in_flight(5),
     ] {
         let error = on(&sim, options).open(DIR).unwrap_err();
         assert!(matches!(error, Error::InvalidOption { .. }), "{error:?}");

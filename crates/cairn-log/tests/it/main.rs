@@ -12,6 +12,7 @@ mod concurrency;
 mod crash;
 mod damage;
 mod faults;
+mod flights;
 mod golden;
 mod hostile;
 mod inspection;

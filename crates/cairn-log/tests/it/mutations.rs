@@ -11,6 +11,7 @@ use cairn_log::{Error, Inspection, Log, Lsn, Mutation};
 use cairn_sim::{Call, CrashExplorer, Errno, FailedSync, FaultPlan, MetadataOrder, SimFs, SimOptions, Torn};
 
 use crate::crash::{Visited, explore, killed, run, tiny, tiny_on, workload};
+use crate::flights::out_of_order;
 use crate::model::{DIR, Driver, check_state, contents};
 use crate::reading::{Threaded, large};
 use crate::recycling::retaining;
@@ -117,6 +118,14 @@ fn bugs_of_the_write_path_that_a_power_cut_shows() {
     for bug in [Mutation::HeaderFirst, Mutation::ForgetShared, Mutation::SharedBlockInFlight, Mutation::CombineUnsynced]
     {
         caught(&format!("{bug:?}, direct true"), Some(bug), |_| several_buffers_in_one_flush(true));
+    }
+}
+
+/// The right code is explored where these come from.
+#[test]
+fn bugs_of_two_flushes_in_flight() {
+    for bug in [Mutation::CoverOutOfOrder, Mutation::WatermarkInFlight] {
+        caught(&format!("{bug:?}"), None, |_| out_of_order(Some(bug)));
     }
 }
 
