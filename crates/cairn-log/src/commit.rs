@@ -6,15 +6,22 @@
 //! ```
 //!
 //! Group commit is greedy: whoever finds nobody leading the [gate](cairn_io::gate) leads one flush in its own thread and takes
-//! everything published with it; those who come meanwhile wait, and one of them leads the next.
+//! everything published with it; those who come meanwhile wait, and one of them leads the next. A second flush beside the first would split what one
+//! can carry. Only full slots have nothing more to gather: who leads for their sake takes no others, and passes on the lead before its write.
 //!
 //! Invariants, besides those of the [ring](crate::ring):
 //! 1. `durable <= flushed <= end`, all exclusive, each on a group boundary.
-//! 2. Only who leads does I/O or changes positions, except that appends take places in the open slot, and whoever holds the lock may
-//!    close it and open the next. No lock is held during I/O.
+//! 2. Only who leads begins I/O or changes positions, except that appends take places in the open slot, and whoever holds the lock may
+//!    close it and open the next. No lock is held during I/O. Flushes of full slots may be in flight without anybody leading; everything else that
+//!    writes to the log, or decides what is in it, waits until none is.
 //! 3. `frozen` keeps slots closed while positions are being decided: rotation and both truncations.
 //! 4. After a failure nothing above `durable` is ever acknowledged by this handle, except what a barrier of its own
-//!    can still cover when only a *write* behind it failed. No position at or above the failure is handed out again.
+//!    can still cover when only a *write* behind it failed, and what was in flight before it. No position at or above the failure is handed out again.
+//! 5. Flushes in flight are one behind the other, and take effect in that order, whichever is done first: `flushed`, `durable`, the gate, and
+//!    everything that is counted. A group says of those before it what was known when its flush began, so never that something in flight is durable. What a crash
+//!    leaves of two of them is at worst this: 1. *n* and *n + 1* are in flight, 2. *n + 1* is on the disk, its groups verify, and nobody was told of
+//!    them, 3. power fails before *n* is. Recovery finds a hole at *n*, above every watermark: a torn tail, with groups behind it that were never
+//!    acknowledged, as one write of several groups can leave it as well. It cuts at *n*, and no later generation takes what is behind for its own.
 
 use std::path::PathBuf;
 

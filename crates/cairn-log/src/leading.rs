@@ -1,4 +1,4 @@
-//! What only the thread that leads the gate does: I/O, and changes of position.
+//! What only a thread that leads the gate begins: I/O, and changes of position.
 
 use std::io::IoSlice;
 

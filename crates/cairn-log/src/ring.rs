@@ -13,13 +13,13 @@
 //!
 //! 1. A slot is opened for a range of the segment that nothing else is written to: behind everything closed before, inside of the space that is
 //!    reserved, short of what is being zeroed. So a record that has a place can be written there.
-//! 2. A slot's number is the commit gate's round. Slots are closed, written and covered in the order of their numbers; a group is complete, and its
-//!    end known, *before* its write begins. Were the end read after the barrier: 1. A's barrier runs, 2. B takes
+//! 2. A slot's number is the commit gate's round. Slots are closed, taken to be written, covered, and opened again in the order of their numbers,
+//!    in whatever order their writes are done; a group is complete, and its end known, *before* its write begins. Were the end read after the barrier: 1. A's barrier runs, 2. B takes
 //!    a place, 3. A reads the end and acknowledges B, 4. power fails, B is gone (L01).
 //! 3. Byte 0 of a slot lies at a block boundary of the segment. Where a group starts inside a block, the bytes before it, `shared`, are those of
 //!    the group before, byte for byte, which is durable by then or part of the same write: a block is only ever written again with what it
-//!    held, and more behind it. And never two writes of one block are under way, since a slot that is closed because it is full ends at
-//!    a block boundary, and one that is closed for a commit is written before the next one is.
+//!    held, and more behind it. And never two writes of one block are under way: a flush is begun beside another one only if that one ends at a block
+//!    boundary, as a slot does that is closed because it is full. One that is closed for a commit is written before the next one is.
 
 use cairn_io::slot::{Reservation, Slot};
 

@@ -103,3 +103,173 @@ fn a_writer_that_waited_for_zeros_does_without_for_a_while() {
     }
     assert_eq!(prepared.room(0, 1 << 30, 1000), Some(256 << 10));
 }
+
+/// A store in blocks, whose first durable write is held up, and whose second one ends as it is told to.
+#[derive(Debug)]
+struct Devious {
+    memory: MemStore,
+    second: Ending,
+    /// Durable writes that were begun, and whether the first one may go on.
+    state: std::sync::Mutex<(u64, bool)>,
+    changed: std::sync::Condvar,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    Success,
+    Failure,
+    Panic,
+}
+
+impl Devious {
+    fn new(second: Ending) -> Arc<Self> {
+        let (memory, state) = (MemStore::new(), std::sync::Mutex::default());
+        Arc::new(Devious { memory, second, state, changed: std::sync::Condvar::new() })
+    }
+
+    fn begun(&self) -> u64 {
+        self.state.lock().unwrap().0
+    }
+
+    fn when_begun(&self, writes: u64) {
+        drop(self.changed.wait_while(self.state.lock().unwrap(), |(begun, _)| *begun < writes).unwrap());
+    }
+
+    fn release(&self) {
+        self.state.lock().unwrap().1 = true;
+        self.changed.notify_all();
+    }
+}
+
+impl Store for Devious {
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> std::io::Result<()> {
+        self.memory.write_at(offset, bytes)
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> std::io::Result<usize> {
+        self.memory.read_at(offset, buf)
+    }
+    fn truncate(&self, len: u64) -> std::io::Result<()> {
+        self.memory.truncate(len)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.memory.sync()
+    }
+    fn len(&self) -> std::io::Result<u64> {
+        self.memory.len()
+    }
+    fn block_size(&self) -> usize {
+        512
+    }
+    fn write_durable(&self, offset: u64, slices: &[std::io::IoSlice<'_>]) -> std::io::Result<()> {
+        let mut state = self.state.lock().unwrap();
+        state.0 += 1;
+        self.changed.notify_all();
+        match state.0 {
+            1 => drop(self.changed.wait_while(state, |(_, released)| !*released).unwrap()),
+            2 if self.second == Ending::Failure => return Err(std::io::ErrorKind::Other.into()),
+            2 if self.second == Ending::Panic => {
+                drop(state);
+                std::panic::resume_unwind(Box::new("told to"));
+            }
+            _ => drop(state),
+        }
+        self.memory.write_durable(offset, slices)
+    }
+}
+
+/// Two full slots and one more record, while `first` waits for what is in the first slot, and `second` for what is in the second.
+fn with_two_full_slots(
+    store: &Arc<Devious>,
+    flushes_in_flight: usize,
+    first: impl FnOnce(&Core, Appended) + Send,
+    second: impl FnOnce(&Core, Appended),
+) -> Arc<Core> {
+    let options = crate::Log::options().buffer_size(4 << 10).flushes_in_flight(flushes_in_flight);
+    let home: Arc<dyn Store> = store.clone();
+    let (opened, _) = crate::single::open(&options, &home).expect("the store is empty");
+    let core = Core::new(options, Home::Store { store: home }, opened);
+    let append = || core.append(&[7; 3000], Patience::Wait).unwrap();
+    let (one, two) = (append(), append());
+    thread::scope(|scope| {
+        let core = &core;
+        scope.spawn(move || first(core, one));
+        store.when_begun(1);
+        let three = append();
+        assert!(one.slot < two.slot && two.slot < three.slot);
+        second(core, two);
+    });
+    core
+}
+
+/// guards: L38
+#[test]
+fn full_slots_are_in_flight_beside_each_other_if_they_may() {
+    for (flushes_in_flight, beside) in [(1, 0), (2, 1)] {
+        let store = Devious::new(Ending::Success);
+        let core = with_two_full_slots(
+            &store,
+            flushes_in_flight,
+            |core, one| core.settled(one).unwrap(),
+            |core, two| {
+                if beside > 0 {
+                    thread::scope(|scope| {
+                        scope.spawn(|| core.settled(two).unwrap());
+                        store.when_begun(2);
+                        store.release();
+                    });
+                } else {
+                    let release = || {
+                        assert_eq!(store.begun(), 1);
+                        store.release();
+                    };
+                    assert_eq!(returns(|| core.sync().unwrap(), release), [false, true]);
+                }
+            },
+        );
+        assert_eq!((store.begun(), core.stats().flushes_beside), (2, beside));
+    }
+}
+
+/// guards: L02 L36 L37
+///
+/// The second of two in flight fails first. What the first one brought is durable all the same; what it did not is never said to be; and nobody waits for ever.
+#[test]
+fn a_flush_in_flight_outlives_the_failure_of_one_behind_it() {
+    for second in [Ending::Failure, Ending::Panic] {
+        let store = Devious::new(second);
+        let core = with_two_full_slots(
+            &store,
+            2,
+            |core, one| {
+                let outcome = core.settled(one);
+                assert!(outcome.is_ok() || second == Ending::Panic, "{outcome:?}");
+            },
+            |core, two| {
+                let settled = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| core.settled(two)));
+                let outcome = settled().unwrap_or_else(|_| settled().unwrap());
+                assert!(matches!(outcome, Err(Error::InDoubt { .. })), "{outcome:?}");
+                store.release();
+            },
+        );
+        assert!(core.close().is_err());
+        let guard = core.lock();
+        assert_eq!((guard.in_air(), core.reader_of(&guard).durable().count()), (0, 1));
+    }
+}
+
+/// guards: L36 L37
+///
+/// What decides about the log waits until nothing is in flight.
+#[test]
+fn a_log_is_closed_when_everything_has_landed() {
+    let store = Devious::new(Ending::Success);
+    let core = with_two_full_slots(
+        &store,
+        2,
+        |core, one| core.settled(one).unwrap(),
+        |core, _| assert_eq!(returns(|| core.close().unwrap(), || store.release()), [false, true]),
+    );
+    let guard = core.lock();
+    assert_eq!((guard.durable, guard.end.seq), (guard.end.lsn, 3));
+    assert!(guard.marked);
+}
