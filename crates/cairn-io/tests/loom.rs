@@ -430,12 +430,16 @@ fn a_round_in_flight_that_fails_is_heard_of() {
             thread::spawn(move || {
                 loop {
                     match flights.gate.wait(round) {
-                        // It cannot do anything either.
-                        Turn::Lead(lead) => drop(lead),
+                        Turn::Lead(lead) => {
+                            // What comes behind it fails as well.
+                            if round == 1 {
+                                flights.gate.end();
+                            }
+                            drop(lead);
+                        }
                         Turn::Ended => break,
                         Turn::Covered => panic!("nobody covered it"),
                     }
-                    thread::yield_now();
                 }
             })
         });

@@ -42,6 +42,8 @@ const CHUNK_MAX: u64 = 512 << 10;
 const CHUNK_MIN: u64 = 128 << 10;
 /// So much is zeroed ahead of a writer at most: at 1 GB/s it takes 4 ms to get through.
 const AHEAD_MAX: u64 = 4 << 20;
+/// So much space is reserved at a time at most, where there are to be no zeros.
+const RESERVED_MAX: u64 = 16 << 20;
 /// Flushes of this size or more gain nothing from zeros that cost a write of their own.
 const SMALL_FLUSH: u64 = 256 << 10;
 /// Flushes without zeros after a writer had to wait for some.
@@ -276,9 +278,12 @@ impl Core {
         if !self.may_prepare(guard) || guard.prepared.small {
             return None;
         }
-        let (wanted, step, limit) = self.ahead(guard);
+        let (_, _, limit) = self.ahead(guard);
         let start = guard.reserved;
-        (start < wanted).then(|| start..start.saturating_add(4 * step).min(limit)).filter(|range| !range.is_empty())
+        // Durable writes wait meanwhile: seldom, therefore, and long before.
+        let len = guard.stats.bytes_written.clamp(4 * CHUNK_MIN, RESERVED_MAX);
+        let wanted = guard.end.lsn.saturating_add(len).min(limit);
+        (start < wanted).then(|| start..start.saturating_add(len).min(limit)).filter(|range| !range.is_empty())
     }
 
     /// What the next segment has in advance, so that the writer goes on there at the speed it has.
