@@ -73,7 +73,7 @@ pub trait Store: Debug + Send + Sync {
     }
 
     /// Writes the slices one after the other from `offset` and makes them durable: on `Ok` *these* bytes, and the growth they caused, are on stable
-    /// storage. What was written earlier may or may not be.
+    /// storage. What was written earlier may or may not be. A log has several calls in flight at once where [`block_size`](Store::block_size) is more than 1.
     ///
     /// # Errors
     /// As [`write_at`](Store::write_at) and [`sync`](Store::sync); the two cannot be told apart.

@@ -380,7 +380,7 @@ impl Core {
     /// way: otherwise the barrier of this flush would have to cover that as well.
     pub(crate) fn full_slots(&self, guard: &Guard<'_>, through: u64) -> usize {
         let block = self.block(guard);
-        let alone = block == 1 || self.options.flushes_in_flight == 1 || guard.frozen;
+        let alone = block == 1 || self.options.flushes_in_flight == 1;
         if alone || !guard.mark.is_empty() || guard.flushed.lsn > guard.durable {
             return 0;
         }

@@ -122,7 +122,8 @@ impl<'a> Leading<'a> {
                 return (guard, Ok(()));
             }
             let full = if goal == Goal::Durable { core.full_slots(&guard, through) } else { 0 };
-            if guard.in_air() < if full > 0 { core.options.flushes_in_flight } else { 1 } {
+            let beside = full > 0 || mutation::is(Mutation::DecideInFlight);
+            if guard.in_air() < if beside { core.options.flushes_in_flight } else { 1 } {
                 break full;
             }
             guard = core.wait(guard);

@@ -75,6 +75,8 @@ pub enum Mutation {
     CoverOutOfOrder,
     /// A group says that what is in flight before it is durable.
     WatermarkInFlight,
+    /// Who seals, cuts or closes does not wait for what is in flight.
+    DecideInFlight,
     /// A write that is durable on return is taken to cover what was written before it.
     CombineUnsynced,
     /// The file of a dropped segment is written to before its old name is gone for good (L05, L18).
