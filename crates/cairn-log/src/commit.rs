@@ -518,11 +518,11 @@ impl Core {
         written.saturating_sub(1)
     }
 
-    /// How many have appended to the open slot, as a leader sees it who waits for others to come before it flushes `slot`.
-    fn arrived(&self, slot: u64) -> u64 {
+    /// How many have appended to the open slot, as a leader sees it who waits for others to come.
+    fn arrived(&self) -> u64 {
         let Some(open) = self.ring.open_slot() else { return 0 };
         // Much to write takes long by itself, and the others encode meanwhile.
-        if open.end_lsn - open.lsn >= GATHERED || open.number > slot {
+        if open.end_lsn - open.lsn >= GATHERED {
             return u64::MAX;
         }
         // Who brings many records is still one.
@@ -550,7 +550,10 @@ impl Core {
 
     /// Flushes what has to be for this slot to become durable, unless somebody else does already.
     fn lead_through(&self, lead: Lead<'_>, slot: u64) {
-        lead.gather(|| self.arrived(slot));
+        // What is full gathers nothing more.
+        if self.full_slots(&self.lock(), slot) == 0 {
+            lead.gather(|| self.arrived());
+        }
         let leading = Leading::new(self, lead);
         let mut guard = self.lock();
         // Leading is not needed for what is in flight.
