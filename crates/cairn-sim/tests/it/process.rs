@@ -144,3 +144,18 @@ fn held_calls_wait_until_released() {
     thread.join().unwrap();
     assert_eq!(read(&file), b"x");
 }
+
+#[test]
+fn a_held_call_is_passed_by_later_ones() {
+    let sim = SimFs::new();
+    let file = create(&sim, "/f");
+    let hold = sim.hold_next(Call::Write);
+    let writer = file.clone();
+    let thread = std::thread::spawn(move || write(&writer, 0, b"x"));
+    hold.wait_for(1);
+    write(&file, 1, b"y");
+    assert_eq!((hold.waiting(), read(&file)), (1, b"\0y".to_vec()));
+    drop(hold);
+    thread.join().unwrap();
+    assert_eq!(read(&file), b"xy");
+}
