@@ -71,7 +71,7 @@ impl Options {
     ///
     /// Another flush starts beside one only for buffers that are full, because a flush that waits gathers more until then: so small commits never
     /// have more than one, and tickets, large records, and appends that nobody waits for may have several. Never more than one where commits go
-    /// through the page cache, or are gathered by a store without [blocks](cairn_io::Store::block_size).
+    /// through the page cache, and in a store that has no [blocks](cairn_io::Store::block_size).
     #[must_use]
     pub fn flushes_in_flight(mut self, count: usize) -> Self {
         self.flushes_in_flight = count;

@@ -365,7 +365,9 @@ fn tickets_that_fill_buffers_are_durable_in_order() {
     explore("two who submit what fills buffers, and two flushes in flight", 1000, move |backend, states| {
         let sim = SimFs::new();
         let fs = Arc::new(Interrupted(sim.clone()));
-        let options = Log::options().segment_size(64 << 10).buffer_size(4 << 10).buffers(4);
+        let in_flight = 2 + usize::from(states.load(Ordering::Relaxed) % 3 == 1);
+        let options =
+            Log::options().segment_size(64 << 10).buffer_size(4 << 10).buffers(4).flushes_in_flight(in_flight);
         let log = Arc::new(options.direct_io(backend == Backend::Direct).fs(fs).open("/log").unwrap());
         let failing = states.load(Ordering::Relaxed) % 2 == 1;
         if failing {
