@@ -91,6 +91,8 @@ pub enum Mutation {
     KeepSuccessor,
     /// Its name is not gone for good before its file is written to again.
     RetractInHaste,
+    /// A segment whose file is long enough is taken to reach the next one.
+    TrustLength,
     /// An empty last segment explains any seal before it, whether it follows that one or not.
     TrustEmptySuccessor,
     /// A new segment does not know where the log begins: dropped records come back.

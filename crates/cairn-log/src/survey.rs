@@ -143,7 +143,7 @@ impl Survey {
         survey.arrange(found);
         survey.number(fs);
         survey.find_end(fs)?;
-        survey.find_gaps();
+        survey.find_gaps(fs)?;
         Ok(survey)
     }
 
@@ -234,7 +234,9 @@ impl Survey {
         Ok(())
     }
 
-    fn find_gaps(&mut self) {
+    /// A file may be longer than what the segment holds: space was reserved in it, and the process died before that was given back. So its length alone does not
+    /// tell that it reaches the next one. Within a generation its seal does, since one segment follows another only by rotation.
+    fn find_gaps(&mut self, fs: &dyn Fs) -> Result<()> {
         let mut gaps = Vec::new();
         if let Some(first) = self.segments.first()
             && first.superblock.base_lsn > self.head.lsn
@@ -248,9 +250,19 @@ impl Survey {
             let (end, next) = (pair[0].file_end_lsn(), pair[1].superblock.base_lsn);
             if end < next {
                 gaps.push(missing(&pair[0].path, end, next));
+                continue;
+            }
+            let rotated = pair[0].superblock.generation == pair[1].superblock.generation;
+            if rotated && end > next && pair[0].seal(fs, next).is_none() && !mutation::is(Mutation::TrustLength) {
+                let held = tail::scan(&pair[0].open(fs, next)?);
+                let held_end = held.seal.and_then(|seal| seal.next_lsn()).unwrap_or(held.end_lsn);
+                if held_end < next {
+                    gaps.push(missing(&pair[0].path, held_end, next));
+                }
             }
         }
         self.problems.extend(gaps.into_iter().map(Error::Corrupt));
+        Ok(())
     }
 }
 

@@ -369,6 +369,36 @@ fn an_empty_segment_that_explains_any_seal() {
     });
 }
 
+#[test]
+fn a_file_that_is_longer_than_its_segment() {
+    seen(Mutation::TrustLength, "missing files", || {
+        let sim = SimFs::new();
+        let log = open(&sim).map_err(|e| e.to_string())?;
+        (0..60).for_each(|_| {
+            log.commit(&[7; 700]).unwrap();
+        });
+        log.close().unwrap();
+        let look = Inspection::open_on(Arc::new(sim.clone()), DIR).map_err(|e| e.to_string())?;
+        let paths: Vec<_> = look.segments().iter().map(|segment| segment.path.clone()).collect();
+        assert!(paths.len() > 4);
+        // As after a crash before the space reserved in a sealed segment's file was given back: nothing is wrong with that.
+        let mut bytes = sim.read_file(&paths[1]).unwrap();
+        bytes.resize(bytes.len() + (64 << 10), 0);
+        sim.write_file(&paths[1], &bytes).unwrap();
+        open(&sim).map_err(|e| e.to_string())?.close().unwrap();
+        // But then its length does not tell that the next one is there.
+        cairn_io::Fs::remove(&sim, &paths[2]).unwrap();
+        match open(&sim) {
+            Err(Error::Corrupt(lost)) => {
+                assert_eq!((lost.path, lost.kind), (paths[1].clone(), cairn_log::CorruptionKind::MissingSegment));
+                Ok(())
+            }
+            Err(other) => Err(other.to_string()),
+            Ok(_) => Err("a log opens without its middle".into()),
+        }
+    });
+}
+
 /// Two logs of one machine whose records differ and are equally long.
 fn twins() -> SimFs {
     let sim = SimFs::new();
