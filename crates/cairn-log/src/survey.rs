@@ -173,29 +173,45 @@ impl Survey {
     }
 
     /// Finds out what the superblocks of segments that were made ahead leave open: the number of their first record, and when they were begun.
-    ///
-    /// The seal of the segment before was durable before the first group was written, and both name that number. A segment of which both are damaged is
-    /// as lost as one without a superblock. That they name two numbers is a sign of a file that is not the one it was.
     fn number(&mut self, fs: &dyn Fs) {
         for i in 0..self.segments.len() {
-            let segment = &self.segments[i];
-            if segment.superblock.base_seq != OPEN_SEQ {
-                continue;
+            if self.segments[i].superblock.base_seq == OPEN_SEQ {
+                self.number_segment(fs, i);
             }
-            let base = segment.superblock.base_lsn;
-            let sealed = i.checked_sub(1).and_then(|i| self.segments[i].seal(fs, base)).map(|seal| seal.first_seq);
-            if let (Some(_), Some(by_seal)) = (segment.base_seq, sealed)
-                && segment.base_seq != Some(by_seal)
-            {
-                self.problems.push(Error::Corrupt(damaged(&segment.path, base, CorruptionKind::Group)));
+        }
+    }
+
+    /// The seal of the segment before was durable before the first group was written, and both name that number. A segment of which both are damaged is
+    /// as lost as one without a superblock. That they name two numbers is a sign of a file that is not the one it was.
+    fn number_segment(&mut self, fs: &dyn Fs, i: usize) {
+        let segment = &self.segments[i];
+        let base = segment.superblock.base_lsn;
+        let sealed = i.checked_sub(1).and_then(|i| self.segments[i].seal(fs, base)).map(|seal| seal.first_seq);
+        if let (Some(_), Some(by_seal)) = (segment.base_seq, sealed)
+            && segment.base_seq != Some(by_seal)
+        {
+            self.problems.push(Error::Corrupt(damaged(&segment.path, base, CorruptionKind::Group)));
+        }
+        let sealed = sealed.filter(|seq| is_place(base, *seq));
+        // The next one was made while this one was written to.
+        let next = self.segments.get(i + 1).map(|next| next.superblock.created_unix_ns);
+        let begun = next.unwrap_or_else(|| unix_ns(fs));
+        let segment = &mut self.segments[i];
+        segment.base_seq = segment.base_seq.or(sealed);
+        segment.begun_unix_ns = begun;
+    }
+
+    /// Whether the last segment's number is known now, and was not before: a writer began the segment meanwhile.
+    fn was_begun(&mut self, fs: &dyn Fs) -> bool {
+        match (self.segments.len().checked_sub(1), self.segments.last()) {
+            (Some(last), Some(segment)) if segment.base_seq.is_none() => {
+                if let Ok(again) = read_superblock(fs, &segment.path) {
+                    self.segments[last] = again;
+                }
+                self.number_segment(fs, last);
+                self.segments[last].base_seq.is_some()
             }
-            let sealed = sealed.filter(|seq| is_place(base, *seq));
-            // The next one was made while this one was written to.
-            let next = self.segments.get(i + 1).map(|next| next.superblock.created_unix_ns);
-            let begun = next.unwrap_or_else(|| unix_ns(fs));
-            let segment = &mut self.segments[i];
-            segment.base_seq = segment.base_seq.or(sealed);
-            segment.begun_unix_ns = begun;
+            _ => false,
         }
     }
 
@@ -211,13 +227,23 @@ impl Survey {
                 self.obsolete.extend(self.segments.pop().map(|s| s.path));
                 continue;
             }
+            if self.was_begun(fs) {
+                continue;
+            }
+            let Some(last) = self.segments.last() else { break };
             if let Some(head) = tail.head {
                 self.head = self.head.max(Place { lsn: head.lsn, seq: head.seq });
             }
             let succeeds = |seal: &GroupHeader| {
                 successor == seal.next_lsn() || successor.is_some() && mutation::is(Mutation::TrustEmptySuccessor)
             };
-            if let Some(seal) = tail.seal.as_ref().filter(|seal| !succeeds(seal)) {
+            // A writer may have rotated since the directory was listed: what there was until then is a log all the same. Who has the lock sees every
+            // name in the list.
+            let came = |seal: &GroupHeader| {
+                let name = seal.next_lsn().map(|base| segment_name(base, last.superblock.generation));
+                name.is_some_and(|name| fs.open(&self.dir.join(name), Access::Read).is_ok())
+            };
+            if let Some(seal) = tail.seal.as_ref().filter(|seal| !succeeds(seal) && !came(seal)) {
                 // A segment is sealed only when its successor has its name: that one was lost. One that was made ahead to follow the lost one is none.
                 self.problems.push(Error::Corrupt(damaged(&last.path, seal.lsn, CorruptionKind::MissingSegment)));
             }
@@ -247,7 +273,12 @@ impl Survey {
             gaps.push(damaged(&segment.path, segment.superblock.base_lsn, CorruptionKind::Group));
         }
         for pair in self.segments.windows(2) {
-            let (end, next) = (pair[0].file_end_lsn(), pair[1].superblock.base_lsn);
+            let next = pair[1].superblock.base_lsn;
+            let mut end = pair[0].file_end_lsn();
+            if end < next {
+                // A writer may have made the file longer since.
+                end = read_superblock(fs, &pair[0].path).map_or(end, |again| again.file_end_lsn());
+            }
             if end < next {
                 gaps.push(missing(&pair[0].path, end, next));
                 continue;

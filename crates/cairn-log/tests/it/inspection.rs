@@ -6,13 +6,14 @@ use std::collections::HashSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::{Duration, SystemTime};
 
 use cairn_io::{Access, File, Fs, NativeFs};
 use cairn_log::{EndState, Error, Inspection, Log, Lsn, SegmentInfo, Seq};
+use cairn_sim::SimFs;
 
 /// A look that meets half of what a writer does must not call it damage: the reads of a scan are not one instant.
 #[test]
@@ -164,4 +165,75 @@ fn the_report_does_not_depend_on_who_reads() {
         let error = look.verify(|_| {}).unwrap_err();
         assert!(matches!(&error, Error::Io { path, .. } if *path == segments[4].path), "{error}");
     }
+}
+
+/// Somebody who looks while a writer goes on: at the same step of each look.
+#[derive(Debug)]
+struct Interrupted {
+    sim: SimFs,
+    log: Log,
+    /// Before which opening of a file, counted from the listing.
+    step: usize,
+    commits: usize,
+    opened: AtomicUsize,
+}
+
+impl Fs for Interrupted {
+    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
+        if self.opened.fetch_add(1, Ordering::Relaxed) == self.step {
+            for _ in 0..self.commits {
+                self.log.commit(&[7; 700]).unwrap();
+            }
+        }
+        self.sim.open(path, access)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
+        self.opened.store(0, Ordering::Relaxed);
+        self.sim.list(dir)
+    }
+    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.sim.create_new(path)
+    }
+    fn create_dir(&self, path: &Path) -> io::Result<()> {
+        self.sim.create_dir(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.sim.rename(from, to)
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.sim.remove(path)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.sim.sync_dir(dir)
+    }
+    fn now(&self) -> SystemTime {
+        self.sim.now()
+    }
+    fn random(&self) -> io::Result<[u8; 16]> {
+        self.sim.random()
+    }
+}
+
+/// However fast the writer is: a look that takes as long as a rotation meets one every time, and looking again does not help.
+#[test]
+fn a_writer_that_rotates_during_every_look_is_no_damage() {
+    let mut rotated = 0;
+    for step in 0..12 {
+        for commits in [3, 11, 20, 31] {
+            let sim = SimFs::new();
+            let options = Log::options().segment_size(16 << 10).buffer_size(4 << 10).direct_io(step % 2 == 0);
+            let log = options.fs(Arc::new(sim.clone())).open("/log").unwrap();
+            for _ in 0..40 {
+                log.commit(&[7; 700]).unwrap();
+            }
+            let fs = Arc::new(Interrupted { sim, log, step, commits, opened: AtomicUsize::new(0) });
+            for _ in 0..8 {
+                let look = Inspection::open_on(fs.clone(), "/log").unwrap();
+                assert!(look.problems().is_empty(), "step {step}, {commits} commits: {:?}", look.problems());
+                assert!(look.next_seq() >= Seq(40));
+            }
+            rotated += fs.log.stats().rotations;
+        }
+    }
+    assert!(rotated > 100);
 }
