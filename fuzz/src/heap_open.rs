@@ -313,7 +313,7 @@ fn operate(heap: &Heap, operation: &Operation, live: &mut Vec<Block>, sound: boo
         }
     }
     if sound {
-        assert!(look(heap), "it was whole, and is not any more");
+        assert!(look(heap), "it was whole, and is not any more: {:?}", heap.check());
     }
 }
 

@@ -123,12 +123,16 @@ impl Header {
         Ok((policy, self.key()))
     }
 
-    /// What changes is what was written.
+    /// What changes is what was written, and by a heap: tags only rise.
     pub(crate) fn verify(&self) -> Result<()> {
-        if u32_at(&self.bytes[..], CRC) == self.changing_crc() {
-            return Ok(());
+        let corrupt = |offset: usize, what| Err(Error::Corrupt { offset: offset as u64, what });
+        if u32_at(&self.bytes[..], CRC) != self.changing_crc() {
+            return corrupt(FIXED_LEN, "the heap's header does not match its checksum");
         }
-        Err(Error::Corrupt { offset: FIXED_LEN as u64, what: "the heap's header does not match its checksum" })
+        if self.next_tag() < self.key() {
+            return corrupt(NEXT_TAG, "the next tag is below the first one");
+        }
+        Ok(())
     }
 
     pub(crate) fn key(&self) -> u64 {

@@ -233,6 +233,7 @@ pub(crate) fn the_check_names_everything_that_can_be_wrong_and_its_place() {
             put(heap, run + 24, 0);
         });
     }
+    says(64, "the next tag is below the first one", true, &|heap| put(heap, 64, key - 1));
     for tag in [next_tag, key - 1] {
         says(runs[4], "a block's tag was never given out", true, &|heap| put(heap, runs[4] + 24, tag));
     }
