@@ -72,7 +72,8 @@ fn the_log_knows_no_runtime_and_no_file_but_through_the_seams() {
         assert!(!dependencies("cairn-log").contains(runtime));
     }
     for (path, code) in sources("cairn-log/src") {
-        let shim = path.file_name().is_some_and(|n| n == "sync.rs");
+        // A module of tests may wait as it likes.
+        let shim = path.file_name().is_some_and(|name| name == "sync.rs" || name == "tests.rs");
         for word in ["std::thread", "Mutex::new", "Condvar"] {
             let locks = ["commit.rs", "ahead.rs"].iter().any(|file| path.ends_with(file));
             let allowed = shim || (word == "Mutex::new" && locks);
