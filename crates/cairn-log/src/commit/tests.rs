@@ -79,20 +79,6 @@ fn slots_keep_out_of_what_is_being_zeroed() {
     assert_eq!(prepared.room(8000, 1 << 30, 8), None);
 }
 
-/// A leader waits for those who are about to come back, whatever they bring.
-#[test]
-fn who_brings_a_batch_has_arrived_once() {
-    let core = core();
-    assert_eq!(core.arrived(), 0);
-    core.append(b"alone", Patience::Wait).unwrap();
-    core.append_batch(&[&b"in a batch"[..]; 10]).unwrap();
-    assert_eq!(core.arrived(), 2);
-    core.sync().unwrap();
-    assert_eq!(core.arrived(), 0);
-    core.append_batch(&[&b"in a batch"[..]; 10]).unwrap();
-    assert_eq!(core.arrived(), 1);
-}
-
 #[test]
 fn a_writer_that_waited_for_zeros_does_without_for_a_while() {
     let mut prepared = crate::prepare::Prepared::new(0);
