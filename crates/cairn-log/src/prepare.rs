@@ -52,6 +52,8 @@ const OUTRUN_FLUSHES: u32 = 64;
 pub(crate) const PREFILL: usize = 128 << 10;
 /// Room of a slot that is opened where there are no zeros yet, or few, while they would help: so that they can be written close behind.
 const UNPREPARED_ROOM: u64 = 256 << 10;
+/// Zeros in which a slot is opened that goes no further, so that more can follow without a gap: what lies in a gap is written without.
+const PREPARED_ROOM: u64 = 64 << 10;
 
 /// What is prepared for the active segment.
 #[derive(Debug)]
@@ -188,8 +190,9 @@ impl Prepared {
         if !self.small || self.gave_up {
             return Some(room);
         }
-        let filled = self.filled.saturating_sub(start);
-        Some(room.min(filled.max(UNPREPARED_ROOM).max(wanted)))
+        let zeros = self.filled.saturating_sub(start);
+        let enough = zeros >= wanted.max(PREPARED_ROOM);
+        Some(room.min(if enough { zeros } else { UNPREPARED_ROOM.max(wanted) }))
     }
 
     /// The spare file, if there is one; it is not spare any more. The successor has no name.

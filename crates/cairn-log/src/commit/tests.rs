@@ -79,6 +79,16 @@ fn slots_keep_out_of_what_is_being_zeroed() {
     assert_eq!(prepared.room(8000, 1 << 30, 8), None);
 }
 
+/// Otherwise the next zeros begin behind the slot, and records between here and there are written where there are none.
+#[test]
+fn slots_end_where_the_zeros_do() {
+    let prepared = crate::prepare::Prepared::new(100_000);
+    assert_eq!(prepared.room(1000, 1 << 30, 1000), Some(99_000));
+    assert_eq!(prepared.room(1000, 50_000, 1000), Some(50_000));
+    assert_eq!(prepared.room(99_000, 1 << 30, 1000), Some(256 << 10), "too few");
+    assert_eq!(prepared.room(1000, 1 << 30, 99_500), Some(256 << 10), "for this one");
+}
+
 #[test]
 fn a_writer_that_waited_for_zeros_does_without_for_a_while() {
     let mut prepared = crate::prepare::Prepared::new(0);
