@@ -23,8 +23,10 @@ pub(crate) struct Facts {
     pub(crate) kernel: String,
     /// CPU model.
     pub(crate) cpu: String,
-    /// CPUs that are online.
+    /// CPUs that this process may run on.
     pub(crate) cores: usize,
+    /// Which they are, which are online, and which of those the device interrupts: `1 of 0-1, interrupted on 1`.
+    pub(crate) cpus: String,
     /// Memory in MiB.
     pub(crate) memory_mib: u64,
     /// File system type.
@@ -69,6 +71,7 @@ impl Facts {
             kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
             cpu: cpu.unwrap_or("unknown").to_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
+            cpus: cpus(block.as_deref()),
             memory_mib: memory.and_then(|m| m.trim().parse::<u64>().ok()).unwrap_or(0) / 1024,
             file_system,
             mount_options,
@@ -133,6 +136,38 @@ fn block_dir(dir: &Path) -> Option<PathBuf> {
     // A partition has its device as its parent.
     let whole = if path.join("partition").exists() { path.parent()?.to_owned() } else { path };
     Some(whole)
+}
+
+fn cpus(block: Option<&Path>) -> String {
+    let status = read("/proc/self/status");
+    let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap_or_default().trim();
+    let online = read("/sys/devices/system/cpu/online");
+    let mut cpus = format!("{allowed} of {}", online.trim());
+    if let Some(interrupted) = block.and_then(interrupted).filter(|i| !i.is_empty()) {
+        let interrupted: Vec<_> = interrupted.iter().map(usize::to_string).collect();
+        cpus += &format!(", interrupted on {}", interrupted.join(", "));
+    }
+    cpus
+}
+
+/// The CPUs that serve the device's interrupts. Who waits for the device on another one is woken by a further interrupt.
+fn interrupted(block: &Path) -> Option<Vec<usize>> {
+    let device = block.join("device").canonicalize().ok()?;
+    let device = device.file_name()?.to_str()?;
+    let mut counts = Vec::new();
+    for line in read("/proc/interrupts").lines() {
+        // `virtio1-req.0` and `nvme0q1`, but not `virtio10-req.0`.
+        let Some(rest) = line.split_whitespace().last().and_then(|name| name.strip_prefix(device)) else { continue };
+        if rest.starts_with(|c: char| c.is_ascii_digit()) {
+            continue;
+        }
+        for (cpu, count) in line.split_whitespace().skip(1).map_while(|n| n.parse::<u64>().ok()).enumerate() {
+            counts.resize(counts.len().max(cpu + 1), 0);
+            counts[cpu] += count;
+        }
+    }
+    let all: u64 = counts.iter().sum();
+    Some(counts.iter().enumerate().filter(|(_, count)| **count > all / 100).map(|(cpu, _)| cpu).collect())
 }
 
 /// The counters of the device below `dir`.

@@ -119,8 +119,8 @@ impl Report {
         writeln!(out, "| | |\n|---|---|")?;
         writeln!(
             out,
-            "| kernel | {} |\n| CPU | {}, {} cores, {} MiB of memory |",
-            f.kernel, f.cpu, f.cores, f.memory_mib
+            "| kernel | {} |\n| CPU | {}, {} cores ({}), {} MiB of memory |",
+            f.kernel, f.cpu, f.cores, f.cpus, f.memory_mib
         )?;
         writeln!(out, "| file system | {} ({}) |", f.file_system, f.mount_options)?;
         let queue = f.queue.iter().map(|(k, v)| format!("{k} {v}")).collect::<Vec<_>>().join(", ");
