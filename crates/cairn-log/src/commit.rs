@@ -80,6 +80,8 @@ pub(crate) struct Core {
     /// Notified when whoever led is done, and when the log is thawed.
     pub(crate) progress: Event,
     requests: Requests,
+    /// Records in the open slot that came in a batch behind its first one, or are about to; about that many, because a batch may come while the slot is being closed.
+    in_company: AtomicU64,
     /// Changes when there is something to prepare.
     pub(crate) wanted: Word,
     /// For threads of the log's own.
@@ -142,6 +144,7 @@ impl Core {
             gate,
             progress: Event::new(),
             requests: Requests::default(),
+            in_company: AtomicU64::new(0),
             wanted: Word::default(),
             myself: myself.clone(),
         })
@@ -230,6 +233,8 @@ impl Core {
             return Err(Error::TooLarge { len: len as u64, max: GROUP_MAX as u64 });
         }
         let count = payloads.len() as u64;
+        // Before the records are there to be counted: a leader that took each of them for somebody who came would flush without those who do come.
+        self.in_company.fetch_add(count.saturating_sub(1), Ordering::AcqRel);
         let mut placed = self.place(len, count, Patience::Wait)?;
         let mut rest = &mut placed.part[..];
         let (mut next, mut last) = (placed.lsn, placed.lsn);
@@ -408,6 +413,7 @@ impl Core {
             return;
         }
         let filled = self.ring.close();
+        self.in_company.store(0, Ordering::Relaxed);
         if filled.records == 0 {
             guard.next_slot = filled.number;
             return;
@@ -513,10 +519,15 @@ impl Core {
         written.saturating_sub(1)
     }
 
-    /// Whether the open slot has so much to be written that waiting for more brings nothing.
-    fn has_much(&self) -> bool {
+    /// How many have appended to the open slot, as a leader sees it who waits for others to come.
+    fn arrived(&self) -> u64 {
+        let Some(open) = self.ring.open_slot() else { return 0 };
         // Much to write takes long by itself, and the others encode meanwhile.
-        self.ring.open_slot().is_some_and(|open| open.end_lsn - open.lsn >= GATHERED)
+        if open.end_lsn - open.lsn >= GATHERED {
+            return u64::MAX;
+        }
+        // Who brings many records is still one.
+        open.records.saturating_sub(self.in_company.load(Ordering::Acquire))
     }
 
     /// Returns once the slot, and everything before it, is durable. Leads when nobody else does.
@@ -542,7 +553,7 @@ impl Core {
     fn lead_through(&self, lead: Lead<'_>, slot: u64) {
         // What is full gathers nothing more.
         if self.full_slots(&self.lock(), slot) == 0 {
-            lead.gather(|| self.has_much());
+            lead.gather(|| self.arrived());
         }
         let leading = Leading::new(self, lead);
         let mut guard = self.lock();

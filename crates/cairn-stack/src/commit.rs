@@ -107,6 +107,8 @@ pub(crate) struct Core {
     gate: Gate,
     /// Notified when a transaction is over.
     freed: Event,
+    /// Operations in the open round.
+    arrived: AtomicU64,
     operations: AtomicU64,
     commits: AtomicU64,
     /// Whether the file may be somebody else's by now. Changes only while `durable` is taken exclusively.
@@ -134,6 +136,7 @@ impl Core {
             disk: Mutex::new(disk),
             gate: Gate::new(),
             freed: Event::new(),
+            arrived: AtomicU64::new(0),
             operations: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             over: AtomicBool::new(false),
@@ -193,6 +196,7 @@ impl Core {
     /// Ends an operation that was applied to the open round: releases the lock and, unless durability is explicit, waits for the round.
     pub(crate) fn finish(&self, guard: Guard<'_>) -> Result<()> {
         self.operations.fetch_add(1, Ordering::Relaxed);
+        self.arrived.fetch_add(1, Ordering::Relaxed);
         let round = guard.round.clone();
         let explicit = self.options.durability == Durability::Explicit;
         let keeps = explicit && guard.open.weight <= self.options.buffer_size;
@@ -239,11 +243,12 @@ impl Core {
 
     /// Makes the open round durable, for all who wait for it.
     fn lead(&self, lead: Lead<'_>) {
-        lead.gather(|| false);
+        lead.gather(|| self.arrived.load(Ordering::Relaxed));
         let mut guard = self.lock();
         if guard.open.is_empty() || guard.stopped.is_some() {
             return;
         }
+        self.arrived.store(0, Ordering::Relaxed);
         let holes = guard.holes;
         let next = Delta::new(guard.open.len());
         let delta = Arc::new(std::mem::replace(&mut guard.open, next));
@@ -298,6 +303,7 @@ impl Core {
         guard.open = Delta::new(len);
         guard.epoch += 1;
         guard.refused = Some(error.clone());
+        self.arrived.store(0, Ordering::Relaxed);
         over
     }
 

@@ -8,8 +8,12 @@ use cairn_io::MemStore;
 use super::*;
 
 fn core() -> Arc<Core> {
+    core_with_buffers(4 << 10)
+}
+
+fn core_with_buffers(bytes: usize) -> Arc<Core> {
     let store: Arc<dyn Store> = Arc::new(MemStore::new());
-    let options = crate::Log::options().buffer_size(4 << 10);
+    let options = crate::Log::options().buffer_size(bytes);
     let (opened, _) = crate::single::open(&options, &store).expect("the store is empty");
     Core::new(options, Home::Store { store }, opened)
 }
@@ -87,6 +91,45 @@ fn slots_end_where_the_zeros_do() {
     assert_eq!(prepared.room(1000, 50_000, 1000), Some(50_000));
     assert_eq!(prepared.room(99_000, 1 << 30, 1000), Some(256 << 10), "too few");
     assert_eq!(prepared.room(1000, 1 << 30, 99_500), Some(256 << 10), "for this one");
+}
+
+/// A leader waits for those who are about to come back, whatever they bring.
+#[test]
+fn who_brings_a_batch_has_arrived_once() {
+    let core = core();
+    assert_eq!(core.arrived(), 0);
+    core.append(b"alone", Patience::Wait).unwrap();
+    core.append_batch(&[&b"in a batch"[..]; 10]).unwrap();
+    assert_eq!(core.arrived(), 2);
+    core.sync().unwrap();
+    assert_eq!(core.arrived(), 0);
+    core.append_batch(&[&b"in a batch"[..]; 10]).unwrap();
+    assert_eq!(core.arrived(), 1);
+}
+
+/// Also while it is being placed. Otherwise a leader that looks just then flushes without those who are about to come.
+#[test]
+fn a_batch_is_never_taken_for_many() {
+    const BATCHES: u64 = 100;
+    for _ in 0..100 {
+        let (core, begun) = (core_with_buffers(1 << 20), AtomicU64::new(0));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..BATCHES {
+                    begun.fetch_add(1, Ordering::SeqCst);
+                    core.append_batch(&[&b"in a batch"[..]; 64]).unwrap();
+                }
+            });
+            loop {
+                let arrived = core.arrived();
+                let begun = begun.load(Ordering::SeqCst);
+                assert!(arrived <= begun, "{arrived} of {begun} have arrived");
+                if arrived == BATCHES {
+                    break;
+                }
+            }
+        });
+    }
 }
 
 #[test]
