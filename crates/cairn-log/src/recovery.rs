@@ -32,20 +32,16 @@ use crate::truncation::generation_base;
 /// Opens or creates the log in `dir`.
 pub(crate) fn open(options: &Options, dir: &Path) -> Result<(Home, Opened, OpenReport)> {
     let fs = &*options.fs;
-    let survey = match Survey::take(fs, dir) {
-        Ok(survey) => survey,
-        Err(Error::Io { ref source, .. }) if source.kind() == io::ErrorKind::NotFound => {
-            create_directory(fs, dir)?;
-            Survey::default()
-        }
-        Err(error) => return Err(error),
-    };
-    // Without a lock file there may be nothing of ours here: then not even that file is left behind. The log is looked at again under
-    // the lock, because this look may have been at another writer's half-done work.
-    if !survey.has_lock {
-        survey.check()?;
+    // Without a lock file there may be nothing of ours here: then not even that file is left behind. With one, the first look is the one under the lock:
+    // the last segment is read once.
+    match fs.list(dir) {
+        Ok(names) if names.iter().any(|name| name == LOCK_NAME) => {}
+        Ok(_) => drop(Survey::take(fs, dir)?.check()?),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => create_directory(fs, dir)?,
+        Err(e) => return Err(Error::io("list", dir, e)),
     }
     let lock = take_lock(fs, dir)?;
+    // Looked at anew: what was seen before may have been another writer's half-done work.
     let survey = Survey::take(fs, dir)?;
     let tail = survey.check()?;
     // A name that can be listed need not be durable: who gave it may have died before the barrier.

@@ -103,8 +103,6 @@ pub(crate) struct Survey {
     pub(crate) problems: Vec<Error>,
     /// The highest generation seen, superseded ones included.
     pub(crate) generation: u32,
-    /// Whether the lock file exists.
-    pub(crate) has_lock: bool,
     /// The oldest record that still exists.
     pub(crate) head: Place,
     /// How the last segment ends; `None` when there is no segment.
@@ -123,9 +121,7 @@ impl Survey {
         for name in names {
             let path = dir.join(&name);
             let name = name.to_string_lossy();
-            if name == segment::LOCK_NAME {
-                survey.has_lock = true;
-            } else if let Some((base_lsn, generation)) = parse_segment_name(&name) {
+            if let Some((base_lsn, generation)) = parse_segment_name(&name) {
                 match read_superblock(fs, &path) {
                     Ok(file) if segment_name(file.superblock.base_lsn, file.superblock.generation) == name => {
                         found.push(file)
@@ -136,7 +132,7 @@ impl Survey {
                 survey.generation = survey.generation.max(generation);
             } else if name == segment::SPARE_NAME {
                 survey.spare = Some(path);
-            } else if name != segment::TEMP_NAME {
+            } else if name != segment::TEMP_NAME && name != segment::LOCK_NAME {
                 survey.strays.push(path);
             }
         }
