@@ -68,6 +68,8 @@ pub(crate) struct Report {
     pub(crate) keep_bytes: u64,
     /// Payload prepared for opening.
     pub(crate) open_bytes: u64,
+    /// Whether what was prepared had to be read from the device.
+    pub(crate) empty_cache: bool,
     /// Free blocks prepared for opening.
     pub(crate) free_blocks: u64,
     /// Who takes part.
@@ -241,7 +243,12 @@ impl Report {
             return Ok(());
         }
         let (bytes, blocks) = (show_bytes(self.open_bytes), self.free_blocks);
-        writeln!(out, "## Opening\n\nLogs and stacks with {bytes} of payload, heaps with {blocks} free blocks.\n")?;
+        let cache =
+            if self.empty_cache { "is empty of it, as after a reboot" } else { "holds what the writer left in it" };
+        writeln!(
+            out,
+            "## Opening\n\nLogs and stacks with {bytes} of payload, heaps with {blocks} free blocks. The page cache {cache}.\n"
+        )?;
         writeln!(out, "| cell | subject | ms | fastest–slowest | records or blocks | RSS MiB | times ours |")?;
         writeln!(out, "|---|---|---:|---:|---:|---:|---:|")?;
         for key in keys {

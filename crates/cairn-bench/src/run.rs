@@ -80,6 +80,7 @@ fn run(args: &RunArgs) -> Result<()> {
         segment_bytes: args.segment_bytes,
         keep_bytes: args.keep_bytes.unwrap_or(args.segment_bytes * 4),
         open_bytes: args.open_bytes,
+        empty_cache: args.empty_cache,
         free_blocks: args.free_blocks,
         subjects: Vec::new(),
         measurements: Vec::new(),
@@ -162,6 +163,9 @@ fn measure(args: &RunArgs, dir: &Path, scheduling: Scheduling, entry: &Entry, ke
             bail!("the preparation answered something else");
         };
         cell.expected_records = records;
+        if args.empty_cache {
+            empty_cache(&cell.dir).context("emptying the page cache")?;
+        }
     }
     let long = key.mode.prepared() || key.mode == Mode::Soak;
     let patience = if long { PATIENCE + drive::at_most(cell.max_bytes) } else { PATIENCE };
@@ -171,6 +175,22 @@ fn measure(args: &RunArgs, dir: &Path, scheduling: Scheduling, entry: &Entry, ke
     };
     fresh.close().context("removing the directory of the measurement")?;
     Ok(*measurement)
+}
+
+/// Drops what the page cache holds of the files in a directory. Names and inodes stay in memory.
+fn empty_cache(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            empty_cache(&entry.path())?;
+        } else {
+            let file = fs::File::open(entry.path())?;
+            // What is not written yet would stay.
+            file.sync_all()?;
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a child for one phase of a cell.

@@ -20,13 +20,15 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Writes a fresh file, or opens the existing one for reading.
+    /// Writes a fresh file, or opens the existing one, and reads it once: what opening takes for who has to look at everything.
     pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
         if setup.fresh {
             return Ok(Box::new(Scan { written: Some(MutexBuffer::open(setup)?), file: Mutex::new(None) }));
         }
         let file = File::open(setup.dir.join("buffer")).context("opening the file")?;
-        Ok(Box::new(Scan { written: None, file: Mutex::new(Some(file)) }))
+        let scan = Scan { written: None, file: Mutex::new(Some(file)) };
+        scan.replay(&mut Seen::default())?;
+        Ok(Box::new(scan))
     }
 }
 

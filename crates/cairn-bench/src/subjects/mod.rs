@@ -171,7 +171,12 @@ pub(crate) const ENTRIES: &[Entry] = &[
         MutexBuffer::open,
         "a buffer behind a mutex, written into the page cache when full",
     ),
-    other("raw-scan", &[Ability::Replay], Scan::open, "large reads and CRC-32C over frames as long as ours"),
+    other(
+        "raw-scan",
+        &[Ability::Replay, Ability::Open],
+        Scan::open,
+        "large reads and CRC-32C over frames as long as ours",
+    ),
     #[cfg(feature = "wal-db")]
     peer("wal-db", "wal-db", LOG, wal_db::open, "one file, append_and_sync"),
     #[cfg(feature = "fsys")]
