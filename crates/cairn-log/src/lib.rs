@@ -23,6 +23,7 @@ mod log;
 mod lsn;
 mod mutation;
 mod options;
+mod parallel;
 mod prepare;
 mod reader;
 mod recovery;

@@ -1,19 +1,12 @@
 //! Reading every byte of a log: each segment by itself, as many at once as there are processors.
 
 use std::io;
-#[cfg(not(any(cairn_loom, cairn_shuttle)))]
-use std::sync::mpsc;
 
 use super::{Inspection, Verification, position};
 use crate::error::{Error, Result};
 use crate::format::DATA_OFFSET;
-#[cfg(not(any(cairn_loom, cairn_shuttle)))]
-use crate::sync::atomic::{AtomicUsize, Ordering};
-#[cfg(not(any(cairn_loom, cairn_shuttle)))]
-use crate::sync::thread;
+use crate::parallel::{each, processors};
 use crate::walk::Walk;
-#[cfg(any(cairn_loom, cairn_shuttle))]
-use modelled::{each, helpers};
 
 /// What one segment holds.
 #[derive(Debug, Default)]
@@ -36,7 +29,7 @@ impl Inspection {
         let mut found =
             Verification { records: 0, bytes: 0, end_state: self.end_state(), problems: self.problems.clone() };
         let count = self.survey.segments.len();
-        let helpers = if self.fs.background() { helpers(count) } else { 0 };
+        let helpers = if self.fs.background() { processors().min(count).saturating_sub(1) } else { 0 };
         let checked = each(
             count,
             helpers,
@@ -101,159 +94,5 @@ impl Inspection {
                 }
             }
         }
-    }
-}
-
-/// How many threads to take besides the caller's, to check `count` segments.
-#[cfg(not(any(cairn_loom, cairn_shuttle)))]
-fn helpers(count: usize) -> usize {
-    thread::available_parallelism().map_or(1, usize::from).min(count).saturating_sub(1)
-}
-
-/// Does `check` for each number below `count`, and tells `done`, on the calling thread, of each that is over. Returns the results in order, at least up to the
-/// first error: numbers are taken in order, and what was taken is finished.
-#[cfg(not(any(cairn_loom, cairn_shuttle)))]
-fn each<T: Send>(
-    count: usize,
-    helpers: usize,
-    check: impl Fn(usize) -> Result<T> + Sync,
-    mut done: impl FnMut(&Result<T>),
-) -> Vec<Result<T>> {
-    let next = AtomicUsize::new(0);
-    let work = || {
-        let i = next.fetch_add(1, Ordering::Relaxed);
-        if i >= count {
-            return None;
-        }
-        let checked = check(i);
-        if checked.is_err() {
-            next.store(count, Ordering::Relaxed);
-        }
-        Some((i, checked))
-    };
-    let mut results = Vec::with_capacity(count);
-    let mut keep = |(i, checked)| {
-        done(&checked);
-        results.push((i, checked));
-    };
-    thread::scope(|scope| {
-        let (sender, others) = mpsc::channel();
-        for _ in 0..helpers {
-            let (work, sender) = (&work, sender.clone());
-            let help = move || {
-                while let Some(part) = work() {
-                    let _ = sender.send(part);
-                }
-            };
-            // A thread that cannot be had leaves its share to the others.
-            if thread::Builder::new().name("cairn-verify".into()).spawn_scoped(scope, help).is_err() {
-                break;
-            }
-        }
-        drop(sender);
-        while let Some(part) = work() {
-            keep(part);
-            others.try_iter().for_each(&mut keep);
-        }
-        others.iter().for_each(&mut keep);
-    });
-    results.sort_by_key(|(i, _)| *i);
-    results.into_iter().map(|(_, checked)| checked).collect()
-}
-
-/// Checkers of interleavings have no scopes for threads, and nothing to check here.
-#[cfg(any(cairn_loom, cairn_shuttle))]
-mod modelled {
-    pub(super) fn helpers(_count: usize) -> usize {
-        0
-    }
-
-    pub(super) fn each<T>(
-        count: usize,
-        _helpers: usize,
-        check: impl Fn(usize) -> super::Result<T>,
-        mut done: impl FnMut(&super::Result<T>),
-    ) -> Vec<super::Result<T>> {
-        (0..count).map(check).inspect(|checked| done(checked)).collect()
-    }
-}
-
-#[cfg(test)]
-#[cfg(not(any(cairn_loom, cairn_shuttle)))]
-mod tests {
-    use std::collections::BTreeSet;
-    use std::time::{Duration, Instant};
-
-    use super::*;
-    use crate::Lsn;
-    use crate::sync::Mutex;
-
-    fn failed(i: usize) -> Error {
-        Error::Truncated { lsn: Lsn(i as u64) }
-    }
-
-    fn wait_until(done: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !done() {
-            assert!(begun.elapsed() < Duration::from_secs(60), "the others do not come");
-            thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn results_come_in_order_up_to_the_first_error_at_least() {
-        for helpers in 0..5 {
-            for wrong in [vec![], vec![0], vec![19], vec![7, 8, 12]] {
-                let check = |i| if wrong.contains(&i) { Err(failed(i)) } else { Ok(i) };
-                let (caller, mut told) = (thread::current().id(), BTreeSet::new());
-                let results = each(20, helpers, check, |checked| {
-                    assert_eq!(thread::current().id(), caller);
-                    told.extend(checked.as_ref().ok());
-                });
-                let sound: Vec<_> = results.iter().take_while(|checked| checked.is_ok()).flatten().copied().collect();
-                assert!(sound.iter().copied().eq(0..wrong.first().copied().unwrap_or(20)), "{helpers}: {sound:?}");
-                assert_eq!(wrong.is_empty(), results.len() == sound.len());
-                assert!(told.is_superset(&sound.into_iter().collect()));
-            }
-        }
-        assert!(each(0, 3, |_| Ok(()), |_| {}).is_empty());
-    }
-
-    /// The caller gets a helper's first result last.
-    #[test]
-    fn results_come_in_order_whoever_is_first() {
-        let (caller, helped, begun) = (thread::current().id(), AtomicUsize::new(0), AtomicUsize::new(0));
-        let check = |i: usize| {
-            begun.fetch_add(1, Ordering::Relaxed);
-            if thread::current().id() == caller {
-                wait_until(|| helped.load(Ordering::Relaxed) > 0);
-            } else {
-                helped.store(1, Ordering::Relaxed);
-                wait_until(|| begun.load(Ordering::Relaxed) == 20);
-            }
-            Ok(i)
-        };
-        assert!(each(20, 2, check, |_| {}).into_iter().flatten().eq(0..20));
-    }
-
-    /// Each check waits for all others: with one thread less, none would end.
-    #[test]
-    fn as_many_are_checked_at_once_as_there_are_threads() {
-        let threads = Mutex::<BTreeSet<_>>::default();
-        let check = |i: usize| {
-            threads.lock().unwrap().insert(format!("{:?}", thread::current().id()));
-            wait_until(|| threads.lock().unwrap().len() == 4);
-            Ok(i)
-        };
-        assert_eq!(each(8, 3, check, |_| {}).len(), 8);
-        assert_eq!(threads.lock().unwrap().len(), 4);
-    }
-
-    #[test]
-    fn there_are_never_more_threads_than_segments() {
-        assert_eq!((helpers(0), helpers(1)), (0, 0));
-        assert!(helpers(2) <= 1);
-        let processors = thread::available_parallelism().unwrap().get();
-        assert_eq!(helpers(usize::MAX), processors - 1);
     }
 }
