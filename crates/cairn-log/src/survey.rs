@@ -10,16 +10,18 @@ use std::sync::Arc;
 use cairn_io::{Access, File, FileStore, Fs, Store, read_full_at};
 use uuid::Uuid;
 
+use crate::Lsn;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{
     DATA_OFFSET, FORMAT_VERSION, GROUP_HEADER_LEN, GroupHeader, OPEN_SEQ, STORE_SIZE, SUPERBLOCK_LEN, Seed, Superblock,
     SuperblockError, is_place, parse_segment_name, segment_name,
 };
 use crate::mutation::{self, Mutation};
+use crate::parallel::each;
+use crate::segment::{self, path_of};
 use crate::state::{Place, unix_ns};
 use crate::tail::{self, Ending, Tail};
 use crate::walk::Span;
-use crate::{Lsn, segment};
 
 /// A segment whose superblock verified.
 #[derive(Clone, Debug)]
@@ -117,18 +119,12 @@ impl Survey {
         let mut names = fs.list(dir).map_err(|e| Error::io("list", dir, e))?;
         names.sort();
         let mut survey = Survey { dir: dir.to_owned(), ..Survey::default() };
-        let mut found = Vec::new();
+        let mut named = Vec::new();
         for name in names {
             let path = dir.join(&name);
             let name = name.to_string_lossy();
             if let Some((base_lsn, generation)) = parse_segment_name(&name) {
-                match read_superblock(fs, &path) {
-                    Ok(file) if segment_name(file.superblock.base_lsn, file.superblock.generation) == name => {
-                        found.push(file)
-                    }
-                    Ok(_) => survey.problems.push(Error::Corrupt(damaged(&path, base_lsn, CorruptionKind::Misnamed))),
-                    Err(problem) => survey.problems.push(problem),
-                }
+                named.push((path, base_lsn));
                 survey.generation = survey.generation.max(generation);
             } else if name == segment::SPARE_NAME {
                 survey.spare = Some(path);
@@ -136,6 +132,19 @@ impl Survey {
                 survey.strays.push(path);
             }
         }
+        let found = read_each(fs, named.len(), |i| read_superblock(fs, &named[i].0));
+        let found = found.into_iter().zip(&named).filter_map(|(file, (path, base_lsn))| match file {
+            Ok(file) if path_of(dir, &file.superblock) == *path => Some(file),
+            Ok(_) => {
+                survey.problems.push(Error::Corrupt(damaged(path, *base_lsn, CorruptionKind::Misnamed)));
+                None
+            }
+            Err(problem) => {
+                survey.problems.push(problem);
+                None
+            }
+        });
+        let found = found.collect();
         survey.arrange(found);
         survey.number(fs);
         survey.find_end(fs)?;
@@ -170,19 +179,26 @@ impl Survey {
 
     /// Finds out what the superblocks of segments that were made ahead leave open: the number of their first record, and when they were begun.
     fn number(&mut self, fs: &dyn Fs) {
-        for i in 0..self.segments.len() {
-            if self.segments[i].superblock.base_seq == OPEN_SEQ {
-                self.number_segment(fs, i);
-            }
+        let made_ahead = |i: &usize| self.segments[*i].superblock.base_seq == OPEN_SEQ;
+        let open: Vec<usize> = (0..self.segments.len()).filter(made_ahead).collect();
+        let seals = read_each(fs, open.len(), |i| self.seal_before(fs, open[i]));
+        for (i, seal) in open.into_iter().zip(seals) {
+            self.number_segment(fs, i, seal);
         }
+    }
+
+    /// The seal of the segment before this one.
+    fn seal_before(&self, fs: &dyn Fs, i: usize) -> Option<GroupHeader> {
+        let before = i.checked_sub(1).map(|before| &self.segments[before])?;
+        before.seal(fs, self.segments[i].superblock.base_lsn)
     }
 
     /// The seal of the segment before was durable before the first group was written, and both name that number. A segment of which both are damaged is
     /// as lost as one without a superblock. That they name two numbers is a sign of a file that is not the one it was.
-    fn number_segment(&mut self, fs: &dyn Fs, i: usize) {
+    fn number_segment(&mut self, fs: &dyn Fs, i: usize, seal: Option<GroupHeader>) {
         let segment = &self.segments[i];
         let base = segment.superblock.base_lsn;
-        let sealed = i.checked_sub(1).and_then(|i| self.segments[i].seal(fs, base)).map(|seal| seal.first_seq);
+        let sealed = seal.map(|seal| seal.first_seq);
         if let (Some(_), Some(by_seal)) = (segment.base_seq, sealed)
             && segment.base_seq != Some(by_seal)
         {
@@ -204,7 +220,8 @@ impl Survey {
                 if let Ok(again) = read_superblock(fs, &segment.path) {
                     self.segments[last] = again;
                 }
-                self.number_segment(fs, last);
+                let seal = self.seal_before(fs, last);
+                self.number_segment(fs, last, seal);
                 self.segments[last].base_seq.is_some()
             }
             _ => false,
@@ -299,6 +316,17 @@ fn missing(path: &Path, lsn: u64, resumes: u64) -> Corruption {
 
 fn damaged(path: &Path, lsn: u64, kind: CorruptionKind) -> Corruption {
     Corruption { path: path.to_owned(), lsn: Lsn(lsn), offset: 0, resumes: None, kind }
+}
+
+/// Reads that wait for the device at the same time.
+const READS: usize = 8;
+/// Fewer reads than this are not worth a thread.
+const SHARE: usize = 8;
+
+/// Does `count` short reads, several at a time: each waits for the device, and a log has as many as it has segments. The results are in order.
+fn read_each<T: Send>(fs: &dyn Fs, count: usize, read: impl Fn(usize) -> T + Sync) -> Vec<T> {
+    let helpers = if fs.background() { (count / SHARE).min(READS - 1) } else { 0 };
+    each(count, helpers, |i| Ok(read(i)), |_| ()).into_iter().flatten().collect()
 }
 
 /// Reads who a segment is. The descriptor is closed again: a log has more segments than a process has descriptors.

@@ -1,6 +1,7 @@
 //! guards: L08 L10 L12
 //!
-//! Who reads on and on has a thread that reads ahead. What is found does not depend on it: neither records, nor damage, nor what cannot be read.
+//! Who reads on and on has a thread that reads ahead, and who opens a log of many segments looks at several at once. What is found does not depend on it:
+//! neither records, nor damage, nor what cannot be read.
 
 use std::ffi::OsString;
 use std::io::{self, IoSlice};
@@ -26,7 +27,9 @@ pub(crate) struct Threaded {
 #[derive(Debug, Default)]
 struct Counts {
     open: AtomicUsize,
+    bytes: AtomicUsize,
     ahead: AtomicUsize,
+    parallel: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -88,8 +91,11 @@ impl Fs for Threaded {
 
 impl File for ThreadedFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        let ahead = std::thread::current().name() == Some("cairn-read");
+        let by = |name| std::thread::current().name() == Some(name);
+        let ahead = by("cairn-read");
         self.1.ahead.fetch_add(usize::from(ahead), Ordering::SeqCst);
+        self.1.parallel.fetch_add(usize::from(by("cairn-parallel")), Ordering::SeqCst);
+        self.1.bytes.fetch_add(buf.len(), Ordering::SeqCst);
         if !ahead && buf.len() >= 256 << 10 {
             // Long enough for another thread, if there is one, to take its share.
             std::thread::sleep(Duration::from_millis(1));
@@ -146,7 +152,10 @@ fn report(fs: &Threaded) -> String {
         Err(error) => return format!("{error:?}"),
     };
     let (mut records, mut sum, mut error) = (0u64, 0u64, None);
-    let mut reader = look.reader(Lsn::START).unwrap();
+    let mut reader = match look.reader(Lsn::START) {
+        Ok(reader) => reader,
+        Err(error) => return format!("{error:?} {:?}", look.problems()),
+    };
     loop {
         match reader.next_record() {
             Ok(Some(record)) => {
@@ -240,4 +249,51 @@ fn followers_and_short_reads_have_no_thread() {
         followed += 1;
     }
     assert_eq!((followed, fs.read_ahead()), (30_000, opening));
+}
+
+/// Every byte of the last segment once, and what is carried into the next generation once more.
+#[test]
+fn an_opening_after_a_crash_reads_the_last_segment_once() {
+    for background in [false, true] {
+        let (sim, path) = large(false);
+        let len = sim.read_file(&path).unwrap().len();
+        let fs = Threaded::new(&sim, background);
+        let log = Log::options().fs(Arc::new(fs.clone())).open(DIR).unwrap();
+        let (report, read) = (log.open_report().clone(), fs.counts.bytes.load(Ordering::SeqCst));
+        assert_eq!(report.records_scanned, 30_000);
+        // What was read ahead of a record that fits in nothing is read again.
+        let most = len + len / 2 + usize::try_from(report.bytes_carried).unwrap();
+        assert!(read >= len && read <= most, "{read} bytes were read of {len}: {report:?}");
+    }
+}
+
+#[test]
+fn what_is_found_does_not_depend_on_looking_at_several_segments_at_once() {
+    let sim = SimFs::new();
+    let log = Log::options().segment_size(8 << 10).fs(Arc::new(sim.clone())).open(DIR).unwrap();
+    (0..240u32).for_each(|n| drop(log.commit(&n.to_le_bytes().repeat(300)).unwrap()));
+    log.close().unwrap();
+    let whole = same_report(&sim, "whole");
+    assert!(whole.starts_with("Closed [] ") && whole.contains(" 240 "), "{whole}");
+    let fs = Threaded::new(&sim, true);
+    report(&fs);
+    assert!(fs.counts.parallel.load(Ordering::SeqCst) > 0);
+    let segments: Vec<_> = sim.files().into_iter().filter(|(path, _)| path.extension().is_some()).collect();
+    assert!(segments.len() > 32, "{}", segments.len());
+    for (path, _) in segments.iter().step_by(7) {
+        let bytes = sim.read_file(path).unwrap();
+        // The superblock, the first group, the seal.
+        for at in [20, 4096 + 8, bytes.len() - 20] {
+            sim.flip_bit(path, at as u64, 3).unwrap();
+            assert_ne!(same_report(&sim, &format!("a bit at {at} of {}", path.display())), whole);
+            sim.flip_bit(path, at as u64, 3).unwrap();
+        }
+        sim.set_faults(FaultPlan::new().unreadable(path, 0..512));
+        assert_ne!(same_report(&sim, &format!("unreadable {}", path.display())), whole);
+        sim.set_faults(FaultPlan::new());
+        sim.write_file(path, &bytes[..100]).unwrap();
+        assert_ne!(same_report(&sim, &format!("cut {}", path.display())), whole);
+        sim.write_file(path, &bytes).unwrap();
+    }
+    assert_eq!(same_report(&sim, "whole again"), whole);
 }
