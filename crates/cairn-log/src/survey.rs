@@ -132,19 +132,15 @@ impl Survey {
                 survey.strays.push(path);
             }
         }
-        let found = read_each(fs, named.len(), |i| read_superblock(fs, &named[i].0));
-        let found = found.into_iter().zip(&named).filter_map(|(file, (path, base_lsn))| match file {
-            Ok(file) if path_of(dir, &file.superblock) == *path => Some(file),
-            Ok(_) => {
-                survey.problems.push(Error::Corrupt(damaged(path, *base_lsn, CorruptionKind::Misnamed)));
-                None
+        let mut found = Vec::new();
+        let read = read_each(fs, named.len(), |i| read_superblock(fs, &named[i].0));
+        for ((path, base_lsn), file) in named.iter().zip(read) {
+            match file {
+                Ok(file) if path_of(dir, &file.superblock) == *path => found.push(file),
+                Ok(_) => survey.problems.push(Error::Corrupt(damaged(path, *base_lsn, CorruptionKind::Misnamed))),
+                Err(problem) => survey.problems.push(problem),
             }
-            Err(problem) => {
-                survey.problems.push(problem);
-                None
-            }
-        });
-        let found = found.collect();
+        }
         survey.arrange(found);
         survey.number(fs);
         survey.find_end(fs)?;
