@@ -271,7 +271,9 @@ fn an_opening_after_a_crash_reads_the_last_segment_once() {
 fn what_is_found_does_not_depend_on_looking_at_several_segments_at_once() {
     let sim = SimFs::new();
     let log = Log::options().segment_size(8 << 10).fs(Arc::new(sim.clone())).open(DIR).unwrap();
-    (0..240u32).for_each(|n| drop(log.commit(&n.to_le_bytes().repeat(300)).unwrap()));
+    for n in 0..240u32 {
+        log.commit(&n.to_le_bytes().repeat(300)).unwrap();
+    }
     log.close().unwrap();
     let whole = same_report(&sim, "whole");
     assert!(whole.starts_with("Closed [] ") && whole.contains(" 240 "), "{whole}");
