@@ -70,7 +70,7 @@ pub(crate) struct RunArgs {
     /// Bytes of payload prepared for open, of logs and stacks.
     #[arg(long, value_parser = parse_bytes, default_value = "1GiB")]
     pub(crate) open_bytes: u64,
-    /// Drop what the page cache holds of a log, a stack or a heap before it is opened or replayed, as a reboot does.
+    /// Drop what the page cache holds of a log, a stack or a heap before it is opened, as a reboot does.
     #[arg(long)]
     pub(crate) empty_cache: bool,
     /// Free blocks prepared for heap-open.

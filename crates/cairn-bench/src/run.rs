@@ -163,7 +163,7 @@ fn measure(args: &RunArgs, dir: &Path, scheduling: Scheduling, entry: &Entry, ke
             bail!("the preparation answered something else");
         };
         cell.expected_records = records;
-        if args.empty_cache {
+        if args.empty_cache && key.mode.opens() {
             empty_cache(&cell.dir).context("emptying the page cache")?;
         }
     }

@@ -1,4 +1,4 @@
-//! Many small pieces of work by several threads, of which the caller is one.
+//! Many pieces of work by several threads, of which the caller is one.
 
 #[cfg(not(any(cairn_loom, cairn_shuttle)))]
 use std::sync::mpsc;

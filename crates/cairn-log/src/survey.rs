@@ -177,9 +177,9 @@ impl Survey {
     fn number(&mut self, fs: &dyn Fs) {
         let made_ahead = |i: &usize| self.segments[*i].superblock.base_seq == OPEN_SEQ;
         let open: Vec<usize> = (0..self.segments.len()).filter(made_ahead).collect();
-        let seals = read_each(fs, open.len(), |i| self.seal_before(fs, open[i]));
+        let seals = read_each(fs, open.len(), |i| self.seal_before(fs, open[i]).ok_or(()));
         for (i, seal) in open.into_iter().zip(seals) {
-            self.number_segment(fs, i, seal);
+            self.number_segment(fs, i, seal.ok());
         }
     }
 
@@ -320,9 +320,16 @@ const READS: usize = 8;
 const SHARE: usize = 8;
 
 /// Does `count` short reads, several at a time: each waits for the device, and a log has as many as it has segments. The results are in order.
-fn read_each<T: Send>(fs: &dyn Fs, count: usize, read: impl Fn(usize) -> T + Sync) -> Vec<T> {
+///
+/// What fails is read again, alone: a process may have one descriptor left and not eight, and that is no damage.
+fn read_each<T: Send, E: Send>(
+    fs: &dyn Fs,
+    count: usize,
+    read: impl Fn(usize) -> std::result::Result<T, E> + Sync,
+) -> Vec<std::result::Result<T, E>> {
     let helpers = if fs.background() { (count / SHARE).min(READS - 1) } else { 0 };
-    each(count, helpers, |i| Ok(read(i)), |_| ()).into_iter().flatten().collect()
+    let results = each(count, helpers, |i| Ok(read(i)), |_| ()).into_iter().flatten();
+    results.enumerate().map(|(i, result)| if helpers > 0 { result.or_else(|_| read(i)) } else { result }).collect()
 }
 
 /// Reads who a segment is. The descriptor is closed again: a log has more segments than a process has descriptors.
