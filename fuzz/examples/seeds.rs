@@ -15,7 +15,9 @@ fn main() -> std::io::Result<()> {
     };
     let logs: Vec<Files> = real();
     for (i, files) in logs.iter().enumerate() {
-        let segments = files.iter().filter(|(name, bytes)| name.ends_with(".cairn") && bytes.len() >= DATA_OFFSET);
+        let segments = files
+            .iter()
+            .filter(|(name, bytes)| name.ends_with(".cairn") && bytes.len() >= DATA_OFFSET);
         for (j, (_, segment)) in segments.enumerate().filter(|(j, _)| *j < 3) {
             // Unsigned as they are, and with everything signed.
             for (control, kind) in [(0x8E, "raw"), (0x00, "signed")] {
@@ -24,7 +26,11 @@ fn main() -> std::io::Result<()> {
                     write("segment_scan", format!("log{i}-segment{j}-{kind}"), &input)?;
                 }
             }
-            write("superblock", format!("log{i}-segment{j}"), &[&[0][..], &segment[..88]].concat())?;
+            write(
+                "superblock",
+                format!("log{i}-segment{j}"),
+                &[&[0][..], &segment[..88]].concat(),
+            )?;
             let groups = &segment[DATA_OFFSET..];
             let groups = &groups[..groups.len().min(2048)];
             write("frame", format!("log{i}-segment{j}"), &[&[0; 8][..], groups].concat())?;
@@ -33,7 +39,8 @@ fn main() -> std::io::Result<()> {
     for (i, (store, head)) in stores().iter().enumerate() {
         // Whole, and without its beginning, as a store of small files would leave it.
         let before_the_head = u8::try_from((head - 40) / 32).expect("a small log");
-        for (kind, dropped, how) in [("whole", 0, 0), ("dropped", before_the_head, 2), ("half", before_the_head / 2, 2)]
+        for (kind, dropped, how) in
+            [("whole", 0, 0), ("dropped", before_the_head, 2), ("half", before_the_head / 2, 2)]
         {
             let input = [&[0x8E, 0, dropped, how][..], &packed(store)].concat();
             write("segment_scan", format!("store{i}-{kind}"), &input)?;
@@ -46,7 +53,9 @@ fn main() -> std::io::Result<()> {
     for i in 0..10u64 {
         let len = 16 + 24 * i as usize;
         let bytes: Vec<u8> = std::iter::repeat_with(|| {
-            dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            dice = dice
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
             (dice >> 56) as u8
         })
         .take(len)

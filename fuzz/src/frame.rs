@@ -1,5 +1,5 @@
-//! Any bytes as a group with its frames, an index, a note, a trailer: never a panic, never more than is there, and what is accepted is
-//! the same after a round trip.
+//! Any bytes as a group with its frames, an index, a note, a trailer: never a panic, never more
+//! than is there, and what is accepted is the same after a round trip.
 //!
 //! The first 8 bytes say how to sign and where the bytes are to be.
 
@@ -17,6 +17,7 @@ pub fn signing(control: u8, skip: u8) -> Signing {
         place: bit(1),
         number: bit(2),
         generation: bit(3),
+        chain: bit(4),
     }
 }
 

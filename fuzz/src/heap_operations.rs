@@ -1,16 +1,23 @@
-//! Any sequence of transactions on a heap of any policy, with process deaths, power cuts and failing system calls in between, against a model that
-//! knows only what callers were told.
+//! Any sequence of transactions on a heap of any policy, with process deaths, power cuts and
+//! failing system calls in between, against a model that knows only what callers were told.
 //!
-//! What was acknowledged is there after whatever happened, what was refused is not, and what is in doubt is there as a whole or not at all; the check
-//! finds nothing wrong, no byte is lost, and no handle is given out twice.
+//! What was acknowledged is there after whatever happened, what was refused is not, and what is in
+//! doubt is there as a whole or not at all; the check finds nothing wrong, no byte is lost, and no
+//! handle is given out twice. One of the policies answers at random, rightly and wrongly: what it
+//! makes the heap refuse changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arbitrary::{Arbitrary, Unstructured};
-use cairn_heap::{Block, Error, ErrorKind, Heap, Policy, ROOTS, Transaction, USER_AREA_LEN};
+use cairn_heap::{
+    Block, Error, ErrorKind, FreeRuns, Heap, Linear, Place, Policy, PolicyId, ROOTS, SizeClass,
+    Slab, Transaction, USER_AREA_LEN,
+};
 use cairn_sim::{
-    Call, Chooser, Errno, FailedSync, Fault, FaultPlan, MetadataOrder, SectorSize, SimFs, SimOptions, Torn,
+    Call, Chooser, Errno, FailedSync, Fault, FaultPlan, MetadataOrder, SectorSize, SimFs,
+    SimOptions, Torn,
 };
 use cairn_stack::{Options, Stack};
 
@@ -90,7 +97,7 @@ impl State {
         assert!(report.is_sound() && report.lost_bytes == 0, "{report:?}");
         let mut state = State { user: heap.user_area()?.to_vec(), ..State::empty() };
         for block in heap.blocks()? {
-            assert!(state.blocks.insert(block.to_raw(), block.read(heap)?).is_none());
+            assert!(state.blocks.insert(block.to_raw(), heap.read(block)?).is_none());
         }
         for slot in 0..ROOTS {
             let root = heap.root(slot)?;
@@ -110,10 +117,60 @@ impl State {
     }
 }
 
+/// Answers at random: in every free run and around it, aligned or not, too short and too long.
+#[derive(Debug)]
+struct Wild(AtomicU64);
+
+impl Wild {
+    fn below(&self, bound: u64) -> u64 {
+        let step = |n: u64| Some(n.wrapping_mul(6364136223846793005).wrapping_add(1));
+        let before = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, step);
+        (before.unwrap_or_default() >> 33) % bound
+    }
+
+    /// Near `right` as a rule.
+    fn near(&self, right: u64) -> u64 {
+        match self.below(8) {
+            0 => right.wrapping_sub(self.below(64)),
+            1 => right + self.below(64),
+            2..5 => right + 16 * self.below(20),
+            _ => right,
+        }
+    }
+}
+
+impl Policy for Wild {
+    fn id(&self) -> PolicyId {
+        PolicyId::Custom { number: u32::MAX, parameter: 0 }
+    }
+
+    fn run_len(&self, shortest: u64) -> u64 {
+        self.near(shortest)
+    }
+
+    fn place(&self, run_len: u64, free: &mut FreeRuns<'_>) -> cairn_heap::Result<Place> {
+        let list = free.next_list(self.below(192) as usize);
+        let runs = list.map(|list| free.runs(list).collect::<cairn_heap::Result<Vec<_>>>());
+        let runs = runs.transpose()?.unwrap_or_default();
+        if runs.is_empty() || self.below(3) == 0 {
+            return SizeClass.place(run_len, free);
+        }
+        let mut run = runs[self.below(runs.len() as u64) as usize];
+        let start = self.near(run.start);
+        if self.below(16) == 0 {
+            (run.start, run.len) = (self.near(run.start), self.near(run.len));
+        }
+        let gap = self.near(0);
+        Ok(if self.below(4) == 0 { Place::AtEnd { gap } } else { Place::Within { run, start } })
+    }
+}
+
 struct Run {
     sim: SimFs,
     options: Options,
-    policy: Policy,
+    policy: Arc<dyn Policy>,
+    /// Its answers may be wrong.
+    wild: bool,
     heap: Option<Heap>,
     /// What is there.
     state: State,
@@ -133,13 +190,23 @@ pub fn run(data: &[u8]) {
     crate::trace(&input);
     let sector = if input.large_sectors { SectorSize::Bytes4096 } else { SectorSize::Bytes512 };
     let failed = if input.persisted { FailedSync::Persisted } else { FailedSync::Old };
-    let sim = SimFs::with_options(SimOptions::new().seed(input.seed).sector_size(sector).failed_sync(failed));
+    let sim = SimFs::with_options(
+        SimOptions::new().seed(input.seed).sector_size(sector).failed_sync(failed),
+    );
     let options = Stack::options().reserve(u64::from(input.reserve_kib % 32) << 10);
-    let policy = [Policy::SizeClass, Policy::Slab { block_size: 64 }, Policy::Linear, Policy::Slab { block_size: 8 }];
+    let wild = input.policy >= 128;
+    let policy: Arc<dyn Policy> = match input.policy % 4 {
+        _ if wild => Arc::new(Wild(AtomicU64::new(input.seed))),
+        0 => Arc::new(SizeClass),
+        1 => Arc::new(Slab { block_size: 64 }),
+        2 => Arc::new(Linear),
+        _ => Arc::new(Slab { block_size: 8 }),
+    };
     let mut run = Run {
         sim,
         options,
-        policy: policy[usize::from(input.policy) % policy.len()],
+        policy,
+        wild,
         heap: None,
         state: State::empty(),
         other: None,
@@ -157,7 +224,10 @@ pub fn run(data: &[u8]) {
     let heap = run.heap.take().expect("it is open");
     let emptied: Result<(), Error> = heap.transaction(|tx| {
         (0..ROOTS).try_for_each(|slot| tx.set_root(slot, Block::EMPTY))?;
-        run.state.blocks.keys().try_for_each(|raw| tx.block(*raw).and_then(|block| tx.dealloc(block)))
+        run.state
+            .blocks
+            .keys()
+            .try_for_each(|raw| tx.block(*raw).and_then(|block| tx.dealloc(block)))
     });
     emptied.expect("frees everything");
     let report = heap.check().expect("it can be read");
@@ -172,18 +242,29 @@ impl Run {
     }
 
     /// Does a change to a heap and to the model of it.
-    fn change(&mut self, change: &Change, tx: &mut Transaction<'_, '_>, state: &mut State) -> Result<(), Error> {
+    fn change(
+        &mut self,
+        change: &Change,
+        tx: &mut Transaction<'_, '_>,
+        state: &mut State,
+    ) -> Result<(), Error> {
         let room = LIVE_MAX.saturating_sub(state.live());
         let part = |bytes: &[u8], at: u16, len: u16| {
             let at = usize::from(at) % bytes.len();
             at..at + usize::from(len).min(bytes.len() - at)
         };
         match *change {
-            Change::Alloc { len, filled } => self.alloc(tx, state, usize::from(len % 4096).min(room), filled)?,
-            Change::Large(kib) => self.alloc(tx, state, (usize::from(kib) << 10).min(room), false)?,
+            Change::Alloc { len, filled } => {
+                self.alloc(tx, state, usize::from(len % 4096).min(room), filled)?
+            }
+            Change::Large(kib) => {
+                self.alloc(tx, state, (usize::from(kib) << 10).min(room), false)?
+            }
             Change::Free { nth } => {
                 let Some(raw) = state.pick(nth) else { return Ok(()) };
-                for slot in state.roots.iter().filter(|(_, root)| **root == raw).map(|(slot, _)| *slot) {
+                for slot in
+                    state.roots.iter().filter(|(_, root)| **root == raw).map(|(slot, _)| *slot)
+                {
                     tx.set_root(slot, Block::EMPTY)?;
                 }
                 let block = tx.block(raw)?;
@@ -198,7 +279,11 @@ impl Run {
                 let new = tx.realloc(block, len as u64)?;
                 let mut bytes = state.blocks.remove(&raw).expect("it was picked");
                 bytes.resize(len, 0);
-                state.roots.values_mut().filter(|root| **root == raw).for_each(|root| *root = new.to_raw());
+                state
+                    .roots
+                    .values_mut()
+                    .filter(|root| **root == raw)
+                    .for_each(|root| *root = new.to_raw());
                 state.roots.retain(|_, root| *root != 0);
                 if len > 0 {
                     assert!(state.blocks.insert(new.to_raw(), bytes).is_none());
@@ -257,7 +342,7 @@ impl Run {
 
     fn try_open(&self) -> Result<(Heap, State), Error> {
         let stack = self.options.clone().fs(Arc::new(self.sim.clone())).open(PATH)?;
-        let heap = Heap::open_with_key(stack, self.policy, 1 << 50)?;
+        let heap = Heap::open_with_key(stack, self.policy.clone(), 1 << 50)?;
         let found = State::of(&heap)?;
         Ok((heap, found))
     }
@@ -272,7 +357,8 @@ impl Run {
         }
         let (heap, found) = self.try_open().expect("opens when nothing fails");
         if found != self.state {
-            let other = self.other.take().unwrap_or_else(|| panic!("{found:?}, and not {:?}", self.state));
+            let other =
+                self.other.take().unwrap_or_else(|| panic!("{found:?}, and not {:?}", self.state));
             assert!(found == other, "{found:?}, neither as before nor as after");
             self.became(other);
         }
@@ -303,6 +389,10 @@ impl Run {
             Ok(()) => return self.became(after),
             Err(error) => error,
         };
+        if self.wild && matches!(error, Error::Policy { .. } | Error::TooLarge { .. }) {
+            assert!(error.changed_nothing());
+            return;
+        }
         assert!(self.faulty, "nothing fails, and still: {error:?}");
         assert!(matches!(error, Error::Stack(_)), "the system failed, not the heap: {error:?}");
         if !error.changed_nothing() {
@@ -319,7 +409,10 @@ impl Run {
             Operation::Transaction(changes) => {
                 let mut after = self.state.clone();
                 let result = heap.transaction(|tx| {
-                    changes.iter().take(8).try_for_each(|change| self.change(change, tx, &mut after))
+                    changes
+                        .iter()
+                        .take(8)
+                        .try_for_each(|change| self.change(change, tx, &mut after))
                 });
                 self.heap = Some(heap);
                 self.returned(result, after);
@@ -327,7 +420,10 @@ impl Run {
             Operation::GivenUp(changes) => {
                 let mut after = self.state.clone();
                 let result: Result<(), Error> = heap.transaction(|tx| {
-                    changes.iter().take(8).try_for_each(|change| self.change(change, tx, &mut after))?;
+                    changes
+                        .iter()
+                        .take(8)
+                        .try_for_each(|change| self.change(change, tx, &mut after))?;
                     Err(Error::NoRoot { slot: usize::MAX, count: 0 })
                 });
                 self.heap = Some(heap);
@@ -339,7 +435,8 @@ impl Run {
                 }
             }
             Operation::Stale { nth } => {
-                let gone = self.handles.iter().filter(|raw| !self.state.blocks.contains_key(raw)).copied();
+                let gone =
+                    self.handles.iter().filter(|raw| !self.state.blocks.contains_key(raw)).copied();
                 let gone: Vec<u128> = gone.collect();
                 if let Some(raw) = gone.get(usize::from(*nth) % gone.len().max(1)) {
                     match heap.block(*raw) {
@@ -352,7 +449,9 @@ impl Run {
             }
             Operation::Look => {
                 match State::of(&heap) {
-                    Ok(found) => assert_eq!(found, self.state, "a live heap shows what was acknowledged"),
+                    Ok(found) => {
+                        assert_eq!(found, self.state, "a live heap shows what was acknowledged")
+                    }
                     Err(error) => assert!(self.faulty, "nothing fails, and still: {error:?}"),
                 }
                 self.heap = Some(heap);
@@ -379,7 +478,9 @@ impl Run {
             Operation::PowerCut { seed, garbage, ordered } => {
                 let torn = if *garbage { Torn::Garbage } else { Torn::Versions };
                 let order = if *ordered { MetadataOrder::Ordered } else { MetadataOrder::Free };
-                let after = self.sim.power_cut(&mut Chooser::seeded(*seed).torn(torn).metadata_order(order));
+                let after = self
+                    .sim
+                    .power_cut(&mut Chooser::seeded(*seed).torn(torn).metadata_order(order));
                 drop(heap);
                 self.sim = after;
                 self.faulty = false;

@@ -1,4 +1,5 @@
-//! What the fuzz targets do, as functions of bytes, so that an input can also be run without libFuzzer.
+//! What the fuzz targets do, as functions of bytes, so that an input can also be run without
+//! libFuzzer.
 //!
 //! A finding is a panic. Each module says what must hold.
 

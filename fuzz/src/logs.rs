@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use cairn_io::{FileStore, Fs, SegmentedOptions};
+use cairn_io::{FileStore, Fs};
 use cairn_log::{ErrorKind, Inspection, Log, Lsn, Options, Reader};
+use cairn_segmented::{SegmentedOptions, SegmentedStore};
 use cairn_sim::{Chooser, SimFs, SimOptions};
 
 /// Where the log under test is.
@@ -32,7 +33,8 @@ fn script(seed: u64, script: impl FnOnce(&SimFs, &Log) -> cairn_log::Result<()>)
     sim
 }
 
-/// The files of some logs: closed, not closed, torn, cut at both ends, several segments, several generations, another log.
+/// The files of some logs: closed, not closed, torn, cut at both ends, several segments, several
+/// generations, another log.
 #[must_use]
 pub fn real() -> Vec<Files> {
     let closed = script(1, |_, log| {
@@ -65,7 +67,8 @@ pub fn real() -> Vec<Files> {
         Ok(())
     });
     let cut = script(5, |_, log| {
-        let lsns: Vec<Lsn> = (0..24u8).map(|i| log.commit(&vec![i; 900])).collect::<Result<_, _>>()?;
+        let lsns: Vec<Lsn> =
+            (0..24u8).map(|i| log.commit(&vec![i; 900])).collect::<Result<_, _>>()?;
         log.truncate_before(lsns[9])?;
         log.truncate_after(lsns[20])?;
         log.commit(b"after the cut")?;
@@ -96,23 +99,27 @@ pub fn real() -> Vec<Files> {
     [closed, unclosed, torn, long, cut, recovered, single, empty, large].iter().map(files).collect()
 }
 
-/// Logs in stores that can drop no prefix, each with the position of its head: cut at both ends, recovered, closed, ending in a head group.
+/// What is done to a log of which these are the positions of the records.
+type Script = fn(&Log, &[Lsn]) -> cairn_log::Result<()>;
+
+/// Logs in stores that can drop no prefix, each with the position of its head: cut at both ends,
+/// recovered, closed, ending in a head group.
 #[must_use]
 pub fn stores() -> Vec<(Vec<u8>, u64)> {
-    let before: fn(&Log, &[Lsn]) -> cairn_log::Result<()> = |log, lsns| log.truncate_before(lsns[5]);
-    let again: fn(&Log, &[Lsn]) -> cairn_log::Result<()> = |log, lsns| {
+    let before: Script = |log, lsns| log.truncate_before(lsns[5]);
+    let again: Script = |log, lsns| {
         log.truncate_before(lsns[2])?;
         log.commit(b"between")?;
         log.truncate_before(lsns[6])?;
         log.commit(b"behind").map(drop)
     };
-    let both: fn(&Log, &[Lsn]) -> cairn_log::Result<()> = |log, lsns| {
+    let both: Script = |log, lsns| {
         log.truncate_after(lsns[4])?;
         let lsn = log.commit(b"behind the cut")?;
         log.append(b"in doubt")?;
         log.truncate_before(lsn)
     };
-    let script = |(seed, script): (u64, fn(&Log, &[Lsn]) -> cairn_log::Result<()>)| {
+    let script = |(seed, script): (u64, Script)| {
         let sim = SimFs::with_options(SimOptions::new().seed(seed));
         let open = || {
             let store = FileStore::open(&sim, STORE.as_ref()).expect("a file");
@@ -165,11 +172,16 @@ pub fn unpacked(packed: &[u8]) -> Vec<u8> {
 }
 
 /// All records, or those before the first error.
-pub fn read_all(reader: cairn_log::Result<Reader>) -> (Vec<(u64, Vec<u8>)>, Option<cairn_log::Error>) {
+pub fn read_all(
+    reader: cairn_log::Result<Reader>,
+) -> (Vec<(u64, Vec<u8>)>, Option<cairn_log::Error>) {
     read_some(reader, true)
 }
 
-fn read_some(reader: cairn_log::Result<Reader>, strict: bool) -> (Vec<(u64, Vec<u8>)>, Option<cairn_log::Error>) {
+fn read_some(
+    reader: cairn_log::Result<Reader>,
+    strict: bool,
+) -> (Vec<(u64, Vec<u8>)>, Option<cairn_log::Error>) {
     let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
     let mut reader = match reader {
         Ok(reader) => reader,
@@ -182,7 +194,10 @@ fn read_some(reader: cairn_log::Result<Reader>, strict: bool) -> (Vec<(u64, Vec<
                 let (lsn, seq) = (record.lsn(), record.seq().0);
                 assert!(!strict || last.is_none_or(|last| last < lsn), "positions rise");
                 assert!(record.end_lsn() > lsn);
-                assert!(!strict || found.last().is_none_or(|(before, _)| before + 1 == seq), "numbers are dense");
+                assert!(
+                    !strict || found.last().is_none_or(|(before, _)| before + 1 == seq),
+                    "numbers are dense"
+                );
                 found.push((seq, record.payload().to_vec()));
                 last = Some(lsn);
             }
@@ -206,13 +221,15 @@ pub enum Trust {
     Forged,
 }
 
-/// What every log that opened can do: be read, take records durably, be closed, be opened again with all of it. Returns what was in it.
+/// What every log that opened can do: be read, take records durably, be closed, be opened again
+/// with all of it. Returns what was in it.
 pub fn exercise(log: Log, open: Open<'_>, trust: Trust) -> Vec<(u64, Vec<u8>)> {
     if trust == Trust::Forged {
         let (before, _) = read_some(log.reader(Lsn::START), false);
         let _ = log.append(b"appended").and_then(|lsn| log.sync_to(lsn));
-        let _ =
-            log.append_batch([&b"b1"[..], &[8; 3000], b""]).map(|range| read_some(log.reader(*range.start()), false));
+        let _ = log
+            .append_batch([&b"b1"[..], &[8; 3000], b""])
+            .map(|range| read_some(log.reader(*range.start()), false));
         let _ = log.truncate_before(log.durable_lsn());
         let _ = log.truncate_after(log.head_lsn());
         let _ = log.commit(&[5; 9000]);
@@ -224,7 +241,11 @@ pub fn exercise(log: Log, open: Open<'_>, trust: Trust) -> Vec<(u64, Vec<u8>)> {
     let (before, error) = read_all(log.reader(Lsn::START));
     assert!(!whole || error.is_none(), "a log without damage is read to its end: {error:?}");
     if let Some(error) = &error {
-        assert_eq!(error.kind(), ErrorKind::Repair, "damage is the only reason not to be read: {error:?}");
+        assert_eq!(
+            error.kind(),
+            ErrorKind::Repair,
+            "damage is the only reason not to be read: {error:?}"
+        );
     }
     let next = log.next_seq();
     assert!(
@@ -267,14 +288,22 @@ pub fn inspect(sim: &SimFs, forged: bool) -> (Trust, Vec<(u64, Vec<u8>)>) {
             let verified = inspection.verify(|n| progress += n);
             let whole = verified.as_ref().is_ok_and(|v| v.problems.is_empty());
             let (records, error) = read_some(inspection.reader(Lsn::START), !forged);
-            assert!(forged || !whole || error.is_none(), "verified whole, and not readable: {error:?}");
+            assert!(
+                forged || !whole || error.is_none(),
+                "verified whole, and not readable: {error:?}"
+            );
             let segments = inspection.segments();
             assert!(segments.is_sorted_by(|a, b| a.base_lsn < b.base_lsn));
             for segment in &segments {
                 let _ = read_some(inspection.reader(segment.base_lsn), !forged);
                 let _ = read_some(inspection.reader(segment.base_seq), !forged);
             }
-            let _ = (inspection.end_state(), inspection.durable_lsn(), inspection.obsolete(), inspection.strays());
+            let _ = (
+                inspection.end_state(),
+                inspection.durable_lsn(),
+                inspection.obsolete(),
+                inspection.strays(),
+            );
             (whole, records)
         }
     };
@@ -288,7 +317,7 @@ pub fn inspect(sim: &SimFs, forged: bool) -> (Trust, Vec<(u64, Vec<u8>)>) {
 }
 
 /// A store of small files in the simulated directory `/store`.
-pub fn segmented(sim: &SimFs) -> Result<Arc<cairn_io::SegmentedStore>, cairn_io::Error> {
+pub fn segmented(sim: &SimFs) -> Result<Arc<SegmentedStore>, cairn_segmented::Error> {
     let fs: Arc<dyn Fs> = Arc::new(sim.clone());
     SegmentedOptions::new().segment_size_bytes(64 << 10).open(fs, Path::new("/store")).map(Arc::new)
 }

@@ -1,14 +1,16 @@
-//! A directory with any files: real segments, damaged, mixed, renamed, forged with right checksums, and whatever else.
+//! A directory with any files: real segments, damaged, mixed, renamed, forged with right checksums,
+//! and whatever else.
 //!
-//! Looking never panics or changes anything. If the log opens, it can be read and written and opened again, also after a power cut; reading fails only
-//! where damage was to be seen, or where somebody lies under right checksums. If it is refused, nothing has changed.
+//! Looking never panics or changes anything. If the log opens, it can be read and written and
+//! opened again, also after a power cut; reading fails only where damage was to be seen, or where
+//! somebody lies under right checksums. If it is refused, nothing has changed.
 
 use std::sync::OnceLock;
 
 use arbitrary::{Arbitrary, Unstructured};
 use cairn_io::Fs;
 use cairn_log::fuzzing::{self, Signing};
-use cairn_log::{ErrorKind, Lsn};
+use cairn_log::{Error, ErrorKind, Lsn};
 use cairn_sim::{Chooser, SimFs};
 
 use crate::logs::{self, DIR, Files, Trust, exercise, inspect, read_all, tiny};
@@ -72,7 +74,8 @@ enum Change {
         at: u16,
         bytes: [u8; 8],
     },
-    /// Puts checksums right, after the superblock was changed or not, and names the file as it then wants to be named.
+    /// Puts checksums right, after the superblock was changed or not, and names the file as it then
+    /// wants to be named.
     Sign {
         file: u8,
         field: u8,
@@ -95,12 +98,15 @@ enum Name {
 impl Name {
     fn text(&self) -> String {
         match self {
-            Name::Segment { base_lsn, generation } => name(u64::from(*base_lsn) * 8, u32::from(*generation)),
+            Name::Segment { base_lsn, generation } => {
+                name(u64::from(*base_lsn) * 8, u32::from(*generation))
+            }
             Name::FarSegment { base_lsn, generation } => name(*base_lsn, *generation),
             Name::Lock => "LOCK".into(),
             Name::Temporary => "next.tmp".into(),
             Name::Other(text) => {
-                let text: String = text.chars().filter(|c| *c != '/' && *c != '\0').take(100).collect();
+                let text: String =
+                    text.chars().filter(|c| *c != '/' && *c != '\0').take(100).collect();
                 if matches!(text.as_str(), "" | "." | "..") { "stray".into() } else { text }
             }
         }
@@ -151,7 +157,10 @@ impl Change {
             }
             Change::Extend { file, len } => {
                 if let Some((_, bytes)) = pick(files, *file) {
-                    bytes.resize((bytes.len() + usize::from(*len)).min(FILE_MAX.max(bytes.len())), 0);
+                    bytes.resize(
+                        (bytes.len() + usize::from(*len)).min(FILE_MAX.max(bytes.len())),
+                        0,
+                    );
                 }
             }
             Change::Remove { file } => {
@@ -209,15 +218,26 @@ fn sign(files: &mut Files, file: u8, (field, value): (u8, u64), how: u8, skip: u
     let bit = |n: u8| how >> n & 1 != 0;
     fuzzing::sign_superblock(bytes);
     if bit(3) {
-        let how = Signing { skip: u32::from(skip), place: bit(0), number: bit(1), generation: bit(2) };
+        let how = Signing {
+            skip: u32::from(skip),
+            place: bit(0),
+            number: bit(1),
+            generation: bit(2),
+            chain: bit(4),
+        };
         fuzzing::sign_segment(bytes, how);
     }
+    // A state that says nothing believes what was signed.
+    let silent = bit(5);
     if rename {
         let generation = u32::from_le_bytes(bytes[32..36].try_into().expect("four bytes"));
         let base_lsn = u64::from_le_bytes(bytes[40..48].try_into().expect("eight bytes"));
         let bytes = bytes.clone();
         files.remove(&old);
         files.insert(name(base_lsn, generation), bytes);
+    }
+    if silent {
+        files.insert("STATE".into(), Vec::new());
     }
 }
 
@@ -253,13 +273,20 @@ fn check(sim: &SimFs, seed: u64, forged: bool) {
                     assert_eq!(before, sim.fingerprint(), "refused, and changed: {error:?}");
                 }
                 // Generations and positions have an end; nothing but the lock file is new.
-                ErrorKind::Space => {
+                _ if matches!(error, Error::Exhausted { .. }) => {
                     let kept = |sim: &SimFs| {
-                        sim.files().into_iter().filter(|(path, _)| !path.ends_with("LOCK")).collect::<Vec<_>>()
+                        sim.files()
+                            .into_iter()
+                            .filter(|(path, _)| !path.ends_with("LOCK"))
+                            .collect::<Vec<_>>()
                     };
                     assert_eq!(
                         kept(sim),
-                        files.iter().filter(|(path, _)| !path.ends_with("LOCK")).cloned().collect::<Vec<_>>()
+                        files
+                            .iter()
+                            .filter(|(path, _)| !path.ends_with("LOCK"))
+                            .cloned()
+                            .collect::<Vec<_>>()
                     );
                 }
                 _ => panic!("no reason to refuse: {error:?}"),
@@ -271,7 +298,8 @@ fn check(sim: &SimFs, seed: u64, forged: bool) {
         exercise(log, &open, trust);
         return;
     }
-    // What is read after opening is durable: a power cut takes nothing of it, whatever else it does.
+    // What is read after opening is durable: a power cut takes nothing of it, whatever else it
+    // does.
     let (seen, error) = read_all(log.reader(Lsn::START));
     if log.open_report().created {
         assert!(seen.is_empty());
@@ -283,7 +311,11 @@ fn check(sim: &SimFs, seed: u64, forged: bool) {
     let reopen = || tiny(&after).open(DIR);
     let log = reopen().expect("opens after a power cut");
     let (again, error_again) = read_all(log.reader(Lsn::START));
-    assert_eq!(error.is_some(), error_again.is_some(), "{error:?} before the power cut, {error_again:?} after");
+    assert_eq!(
+        error.is_some(),
+        error_again.is_some(),
+        "{error:?} before the power cut, {error_again:?} after"
+    );
     assert_eq!(again, seen, "a power cut took what was durable");
     exercise(log, &reopen, if error.is_none() { Trust::Whole } else { Trust::Damaged });
 }

@@ -1,8 +1,8 @@
-//! Any sequence of operations on a log, with process deaths, power cuts, failing system calls and lost write-backs in between, against a model that
-//! knows only what callers were told.
+//! Any sequence of operations on a log, with process deaths, power cuts, failing system calls and
+//! lost write-backs in between, against a model that knows only what callers were told.
 //!
-//! What was acknowledged is there after whatever happened, what was appended reads as it was appended, batches are whole, what was dropped stays
-//! dropped, positions do not change.
+//! What was acknowledged is there after whatever happened, what was appended reads as it was
+//! appended, batches are whole, what was dropped stays dropped, positions do not change.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,8 @@ use arbitrary::{Arbitrary, Unstructured};
 use cairn_io::FileStore;
 use cairn_log::{ErrorKind, Log, Lsn, Options};
 use cairn_sim::{
-    Call, Chooser, Errno, FailedSync, Fault, FaultPlan, MetadataOrder, SectorSize, SimFs, SimOptions, Torn,
+    Call, Chooser, Errno, FailedSync, Fault, FaultPlan, MetadataOrder, SectorSize, SimFs,
+    SimOptions, Torn,
 };
 
 use crate::logs::{DIR, segmented};
@@ -91,22 +92,28 @@ impl Model {
         self.records.len() as u64
     }
 
-    fn accepts(&self, found: &Found) -> Result<(), String> {
-        let Some((first, ..)) = found.first() else {
-            return match self.acknowledged <= self.head {
-                true => Ok(()),
-                false => Err(format!("{}..{} acknowledged, nothing found", self.head, self.acknowledged)),
-            };
-        };
+    /// Whether a log that shows these records, and calls `next` the number of the next one, is this
+    /// one. An empty log tells by that number alone where it begins.
+    fn accepts(&self, found: &Found, next: u64) -> Result<(), String> {
+        let first = found.first().map_or(next, |(first, ..)| *first);
         let end = first + found.len() as u64;
-        if *first != self.head {
+        if first != self.head {
             return Err(format!("begins with {first}, not with {}", self.head));
         }
+        if end != next {
+            return Err(format!("ends at {end}, and the next is {next}"));
+        }
         if end < self.acknowledged || end > self.end() {
-            return Err(format!("ends at {end}, acknowledged {}, appended {}", self.acknowledged, self.end()));
+            return Err(format!(
+                "ends at {end}, acknowledged {}, appended {}",
+                self.acknowledged,
+                self.end()
+            ));
         }
         for (seq, lsn, payload) in found {
-            let Some(Some(known)) = self.records.get(usize::try_from(*seq).map_err(|e| e.to_string())?) else {
+            let Some(Some(known)) =
+                self.records.get(usize::try_from(*seq).map_err(|e| e.to_string())?)
+            else {
                 return Err(format!("{seq} was dropped"));
             };
             if *known.payload != **payload || known.lsn != *lsn {
@@ -114,7 +121,9 @@ impl Model {
             }
         }
         match self.records.last_chunk_at(end) {
-            Some(known) if known.batch_end != end => Err(format!("a batch up to {} cut at {end}", known.batch_end)),
+            Some(known) if known.batch_end != end => {
+                Err(format!("a batch up to {} cut at {end}", known.batch_end))
+            }
             _ => Ok(()),
         }
     }
@@ -166,7 +175,13 @@ pub fn run(data: &[u8]) {
     for operation in input.operations.iter().take(64) {
         crate::trace(operation);
         run.step(operation);
-        crate::trace(&(run.sim.op_count(), run.model.head, run.model.acknowledged, run.model.end(), run.faulty));
+        crate::trace(&(
+            run.sim.op_count(),
+            run.model.head,
+            run.model.acknowledged,
+            run.model.end(),
+            run.faulty,
+        ));
     }
     run.healthy();
     run.settle();
@@ -183,15 +198,19 @@ impl Run {
         let opened = match self.home {
             Home::Directory => options.open(DIR),
             Home::File => {
-                let store = FileStore::open(&self.sim, Path::new("/store")).map_err(|e| format!("{e:?}"))?;
+                let store = FileStore::open(&self.sim, Path::new("/store"))
+                    .map_err(|e| format!("{e:?}"))?;
                 Log::with_store(Arc::new(store), options)
             }
-            Home::Segments => Log::with_store(segmented(&self.sim).map_err(|e| format!("{e:?}"))?, options),
+            Home::Segments => {
+                Log::with_store(segmented(&self.sim).map_err(|e| format!("{e:?}"))?, options)
+            }
         };
         opened.map_err(|e| format!("{e:?}"))
     }
 
-    /// Opens the log, which must succeed when nothing fails; what it shows then is known, and durable.
+    /// Opens the log, which must succeed when nothing fails; what it shows then is known, and
+    /// durable.
     fn open(&mut self) {
         self.log = None;
         if self.faulty {
@@ -203,16 +222,15 @@ impl Run {
         }
         let log = self.try_open().expect("opens");
         let found = contents(&log).expect("an opened log is read");
-        if let Err(why) = self.model.accepts(&found) {
+        let end = log.next_seq().0;
+        if let Err(why) = self.model.accepts(&found, end) {
             let other = self.other.take().unwrap_or_else(|| panic!("{why}"));
-            if let Err(also) = other.accepts(&found) {
+            if let Err(also) = other.accepts(&found, end) {
                 panic!("{why}; and {also}");
             }
             self.model = other;
         }
         self.other = None;
-        let end = log.next_seq().0;
-        assert!(end >= self.model.head && end <= self.model.end(), "next is {end}, of {:?}", self.model);
         self.model.records.truncate(usize::try_from(end).expect("a small log"));
         self.model.acknowledged = end;
         self.log = Some(log);
@@ -267,7 +285,11 @@ impl Run {
             Err(error) => return self.failed(&error),
         };
         for payload in payloads {
-            self.model.records.push(Some(Known { payload: payload.as_slice().into(), lsn, batch_end }));
+            self.model.records.push(Some(Known {
+                payload: payload.as_slice().into(),
+                lsn,
+                batch_end,
+            }));
             lsn = Lsn((lsn.0 + 12 + payload.len() as u64).next_multiple_of(8));
         }
     }
@@ -309,7 +331,8 @@ impl Run {
             }
             Operation::Batch(lens, scale) => {
                 let scale = 1 + usize::from(scale % 8);
-                let payloads: Vec<_> = lens.iter().map(|len| self.payload(usize::from(*len) * scale)).collect();
+                let payloads: Vec<_> =
+                    lens.iter().map(|len| self.payload(usize::from(*len) * scale)).collect();
                 self.append(&payloads);
             }
             Operation::Sync => {
@@ -376,8 +399,13 @@ impl Run {
                 self.open();
             }
             Operation::PowerCut { seed, garbage, ordered } => {
-                // A store cannot tell its own creation, torn inside a sector, from a foreign file, and refuses it.
-                let torn = if *garbage && self.home == Home::Directory { Torn::Garbage } else { Torn::Versions };
+                // A store cannot tell its own creation, torn inside a sector, from a foreign file,
+                // and refuses it.
+                let torn = if *garbage && self.home == Home::Directory {
+                    Torn::Garbage
+                } else {
+                    Torn::Versions
+                };
                 let order = if *ordered { MetadataOrder::Ordered } else { MetadataOrder::Free };
                 let mut chooser = Chooser::seeded(*seed).torn(torn).metadata_order(order);
                 // The log dies with the machine: its drop must not write.
@@ -429,7 +457,9 @@ impl Run {
                 "all that was appended, and nothing else"
             );
         }
-        if let Err(why) = (Model { acknowledged: self.model.head, ..self.model.clone() }).accepts(&found) {
+        let shown = Model { acknowledged: self.model.head, ..self.model.clone() };
+        let next = self.model.head + found.len() as u64;
+        if let Err(why) = shown.accepts(&found, next) {
             assert!(self.faulty, "{why}");
         }
     }

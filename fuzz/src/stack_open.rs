@@ -1,7 +1,9 @@
-//! A file with anything in it: real stacks, damaged, mixed with each other, cut, extended, with checksums put right or not.
+//! A file with anything in it: real stacks, damaged, mixed with each other, cut, extended, with
+//! checksums put right or not.
 //!
-//! Looking never panics or changes anything. Opening succeeds where looking did, and shows the same; what it shows is durable, and the stack
-//! goes on from there. What is refused has not changed.
+//! Looking never panics or changes anything. Opening succeeds where looking did, and shows the
+//! same; what it shows is durable, and the stack goes on from there. What is refused has not
+//! changed.
 
 use std::sync::{Arc, OnceLock};
 
@@ -64,7 +66,7 @@ enum Change {
         to: u8,
         blocks: u8,
     },
-    /// Puts the checksums of a slot right.
+    /// Puts the checksums of a slot right, and has the newer header name the older one.
     Sign {
         slot: u8,
     },
@@ -74,7 +76,9 @@ enum Change {
 fn part(n: u8, len: usize) -> (usize, usize) {
     match n % 3 {
         2 => (PAYLOAD.min(len), len),
-        slot => ((usize::from(slot) * SLOT_LEN).min(len), ((usize::from(slot) + 1) * SLOT_LEN).min(len)),
+        slot => {
+            ((usize::from(slot) * SLOT_LEN).min(len), ((usize::from(slot) + 1) * SLOT_LEN).min(len))
+        }
     }
 }
 
@@ -98,9 +102,10 @@ impl Change {
                 from(file, part, at).iter_mut().take(len.into()).for_each(|b| *b = byte);
             }
             Change::Field { slot, field, value } => {
-                // Version, sequence, both lengths, place, length and flags of the body.
-                let at = [8, 32, 40, 48, 56, 64, 76][usize::from(field) % 7];
-                put(file, slot, at, value, if matches!(at, 8 | 76) { 4 } else { 8 });
+                // Version, sequence, both lengths, place, length and flags of the body, epoch, the
+                // header before.
+                let at = [8, 32, 40, 48, 56, 64, 76, 88, 96, 104][usize::from(field) % 10];
+                put(file, slot, at, value, if matches!(at, 8 | 76 | 104) { 4 } else { 8 });
             }
             Change::Entry { slot, field, value } => {
                 let (at, len) = [(0, 4), (4, 4), (8, 8), (16, 8)][usize::from(field) % 4];
@@ -113,7 +118,10 @@ impl Change {
                 let len = (usize::from(blocks) * 512).min(from.1 - from.0).min(to.1 - to.0);
                 file[to.0..to.0 + len].copy_from_slice(&source[from.0..from.0 + len]);
             }
-            Change::Sign { slot } => sign(file, usize::from(slot % 2) * SLOT_LEN),
+            Change::Sign { slot } => {
+                sign(file, usize::from(slot % 2) * SLOT_LEN);
+                chain(file);
+            }
         }
     }
 }
@@ -129,10 +137,14 @@ fn put(file: &mut [u8], slot: u8, at: usize, value: u64, len: usize) {
 fn sign(file: &mut [u8], slot: usize) {
     let Some(header) = file.get(slot..slot + 4096) else { return };
     let word = |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-    let (uuid, sequence) = (header[16..32].to_vec(), word(32));
-    let body = usize::try_from(word(56)).ok().and_then(|at| file.get(at..at.checked_add(word(64).try_into().ok()?)?));
+    let (uuid, epoch, sequence) = (header[16..32].to_vec(), word(88), word(32));
+    let body = usize::try_from(word(56))
+        .ok()
+        .and_then(|at| file.get(at..at.checked_add(word(64).try_into().ok()?)?));
     if let Some(body) = body {
-        let crc = [&uuid[..], &sequence.to_le_bytes(), body].iter().fold(0, |crc, b| crc32c::crc32c_append(crc, b));
+        let crc = [&uuid[..], &epoch.to_le_bytes(), &sequence.to_le_bytes(), body]
+            .iter()
+            .fold(0, |crc, b| crc32c::crc32c_append(crc, b));
         file[slot + 72..slot + 76].copy_from_slice(&crc.to_le_bytes());
     }
     file[slot + 12..slot + 16].fill(0);
@@ -140,11 +152,25 @@ fn sign(file: &mut [u8], slot: usize) {
     file[slot + 12..slot + 16].copy_from_slice(&crc.to_le_bytes());
 }
 
+/// Has the header of the higher commit name the other one.
+fn chain(file: &mut [u8]) {
+    if file.len() < PAYLOAD {
+        return;
+    }
+    let sequence = |slot: usize| file[slot + 32..slot + 40].iter().rev();
+    let newer = if sequence(0).gt(sequence(SLOT_LEN)) { 0 } else { SLOT_LEN };
+    let older = SLOT_LEN - newer;
+    file.copy_within(older + 88..older + 96, newer + 96);
+    file.copy_within(older + 12..older + 16, newer + 104);
+    sign(file, newer);
+}
+
 fn options(sim: &SimFs) -> Options {
     Stack::options().fs(Arc::new(sim.clone())).reserve(4 << 10)
 }
 
-/// Stacks: empty, closed, with everything carried, with a transaction, with a body behind the payload, torn.
+/// Stacks: empty, closed, with everything carried, with a transaction, with a body behind the
+/// payload, torn.
 fn real() -> &'static [Vec<u8>] {
     static REAL: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
     REAL.get_or_init(|| {
@@ -214,7 +240,10 @@ fn check(sim: &SimFs, file: &[u8], seed: u64) {
         (Ok(stack), Some(_)) => stack,
         (Err(error), None) => {
             assert_eq!(error.kind(), ErrorKind::Repair, "no reason to refuse: {error:?}");
-            assert!(sim.read_file(PATH).is_ok_and(|found| found == file), "refused, and changed: {error:?}");
+            assert!(
+                sim.read_file(PATH).is_ok_and(|found| found == file),
+                "refused, and changed: {error:?}"
+            );
             return;
         }
         (opened, seen) => panic!("looking says {}, opening {opened:?}", seen.is_some()),

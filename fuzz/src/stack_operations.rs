@@ -1,13 +1,15 @@
-//! Any sequence of operations on a stack, with process deaths, power cuts and failing system calls in between, against a model that knows only
-//! what callers were told.
+//! Any sequence of operations on a stack, with process deaths, power cuts and failing system calls
+//! in between, against a model that knows only what callers were told.
 //!
-//! What was acknowledged is there after whatever happened, what was refused is not, and what is in doubt is there as a whole or not at all.
+//! What was acknowledged is there after whatever happened, what was refused is not, and what is in
+//! doubt is there as a whole or not at all.
 
 use std::sync::Arc;
 
 use arbitrary::{Arbitrary, Unstructured};
 use cairn_sim::{
-    Call, Chooser, Errno, FailedSync, Fault, FaultPlan, MetadataOrder, SectorSize, SimFs, SimOptions, Torn,
+    Call, Chooser, Errno, FailedSync, Fault, FaultPlan, MetadataOrder, SectorSize, SimFs,
+    SimOptions, Torn,
 };
 use cairn_stack::{Error, ErrorKind, Options, Stack, Transaction};
 
@@ -169,9 +171,19 @@ pub fn run(data: &[u8]) {
     crate::trace(&input);
     let sector = if input.large_sectors { SectorSize::Bytes4096 } else { SectorSize::Bytes512 };
     let failed = if input.persisted { FailedSync::Persisted } else { FailedSync::Old };
-    let sim = SimFs::with_options(SimOptions::new().seed(input.seed).sector_size(sector).failed_sync(failed));
+    let sim = SimFs::with_options(
+        SimOptions::new().seed(input.seed).sector_size(sector).failed_sync(failed),
+    );
     let options = Stack::options().reserve(u64::from(input.reserve_kib % 32) << 10);
-    let mut run = Run { sim, options, stack: None, model: Vec::new(), other: None, faulty: false, counter: 0 };
+    let mut run = Run {
+        sim,
+        options,
+        stack: None,
+        model: Vec::new(),
+        other: None,
+        faulty: false,
+        counter: 0,
+    };
     run.open();
     for operation in input.operations.iter().take(64) {
         run.step(operation);
@@ -247,7 +259,8 @@ impl Run {
         }
         let (stack, found) = self.try_open().expect("opens when nothing fails");
         if found != self.model {
-            let other = self.other.take().unwrap_or_else(|| panic!("{} bytes, and others", found.len()));
+            let other =
+                self.other.take().unwrap_or_else(|| panic!("{} bytes, and others", found.len()));
             assert!(found == other, "{} bytes, neither as before nor as after", found.len());
             self.model = other;
         }
@@ -323,7 +336,9 @@ impl Run {
             }
             Operation::Read => {
                 match stack.peek(0) {
-                    Ok(found) => assert_eq!(found, self.model, "a live stack shows what was acknowledged"),
+                    Ok(found) => {
+                        assert_eq!(found, self.model, "a live stack shows what was acknowledged")
+                    }
                     Err(error) => assert!(self.faulty, "nothing fails, and still: {error:?}"),
                 }
                 self.stack = Some(stack);
@@ -350,7 +365,9 @@ impl Run {
             Operation::PowerCut { seed, garbage, ordered } => {
                 let torn = if *garbage { Torn::Garbage } else { Torn::Versions };
                 let order = if *ordered { MetadataOrder::Ordered } else { MetadataOrder::Free };
-                let after = self.sim.power_cut(&mut Chooser::seeded(*seed).torn(torn).metadata_order(order));
+                let after = self
+                    .sim
+                    .power_cut(&mut Chooser::seeded(*seed).torn(torn).metadata_order(order));
                 drop(stack);
                 self.sim = after;
                 self.faulty = false;

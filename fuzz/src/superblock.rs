@@ -1,6 +1,8 @@
-//! Any bytes as a superblock: refused for the right reason, or accepted and the same after a round trip.
+//! Any bytes as a superblock: refused for the right reason, or accepted and the same after a round
+//! trip.
 //!
-//! The first byte says whether the checksum is put right; what follows is the block, zeros up to its full length unless it says otherwise.
+//! The first byte says whether the checksum is put right; what follows is the block, zeros up to
+//! its full length unless it says otherwise.
 
 use cairn_log::fuzzing;
 

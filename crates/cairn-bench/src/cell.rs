@@ -16,7 +16,8 @@ use crate::subject::{Ability, Setup};
 pub(crate) enum Mode {
     /// Each thread commits one record and waits, again and again.
     Durable,
-    /// As durable, by one thread that looks after each commit whether a segment was sealed meanwhile.
+    /// As durable, by one thread that looks after each commit whether a segment was sealed
+    /// meanwhile.
     Rotations,
     /// Each thread appends this many records, then waits for one barrier.
     Batch(usize),
@@ -30,7 +31,8 @@ pub(crate) enum Mode {
     OpenClean,
     /// A log whose process was killed is opened.
     OpenCrashed,
-    /// This many bytes are appended to a log that keeps the last ones only; what it uses meanwhile is what counts.
+    /// This many bytes are appended to a log that keeps the last ones only; what it uses meanwhile
+    /// is what counts.
     Soak,
     /// Each thread pushes one record onto a stack and waits.
     StackPush,
@@ -93,7 +95,14 @@ impl Mode {
 
     /// Whether what is measured is opening.
     pub(crate) fn opens(self) -> bool {
-        matches!(self, Mode::OpenClean | Mode::OpenCrashed | Mode::StackOpen | Mode::StackOpenCrashed | Mode::HeapOpen)
+        matches!(
+            self,
+            Mode::OpenClean
+                | Mode::OpenCrashed
+                | Mode::StackOpen
+                | Mode::StackOpenCrashed
+                | Mode::HeapOpen
+        )
     }
 
     /// Whether what was prepared is left as a killed process leaves it.
@@ -106,14 +115,16 @@ impl Mode {
         !matches!(self, Mode::NoSync | Mode::Replay | Mode::StackGet(_)) && !self.opens()
     }
 
-    /// Whether threads never sleep by themselves. With a real-time priority they would let nobody else in.
+    /// Whether threads never sleep by themselves. With a real-time priority they would let nobody
+    /// else in.
     pub(crate) fn spins(self) -> bool {
         matches!(self, Mode::StackGet(_))
     }
 
     /// Whether one thread is all there is.
     pub(crate) fn single_threaded(self) -> bool {
-        matches!(self, Mode::Rotations | Mode::Tickets(_) | Mode::Replay | Mode::Soak) || self.opens()
+        matches!(self, Mode::Rotations | Mode::Tickets(_) | Mode::Replay | Mode::Soak)
+            || self.opens()
     }
 
     /// Whether records have to be written by another process first.
@@ -153,9 +164,10 @@ impl FromStr for Mode {
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
         let (name, number) = match text.split_once(':') {
-            Some((name, k)) => {
-                (name, Some(k.parse().with_context(|| format!("{text}: not a number after the colon"))?))
-            }
+            Some((name, k)) => (
+                name,
+                Some(k.parse().with_context(|| format!("{text}: not a number after the colon"))?),
+            ),
             None => (text, None),
         };
         Ok(match (name, number) {

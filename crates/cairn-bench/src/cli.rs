@@ -38,9 +38,9 @@ pub(crate) struct RunArgs {
     /// Directory on the file system to measure; every measurement gets a fresh one inside.
     #[arg(long)]
     pub(crate) dir: PathBuf,
-    /// For logs: durable, rotations, batch:K, tickets:K, nosync, replay, open (both), open-clean, open-crashed, soak.
-    /// For stacks: stack-push, stack-set, stack-set-inside, stack-set-across, stack-get, stack-get-busy, stack-open, stack-open-crashed.
-    /// For heaps: heap-pair, heap-open.
+    /// For logs: durable, rotations, batch:K, tickets:K, nosync, replay, open (both), open-clean,
+    /// open-crashed, soak. For stacks: stack-push, stack-set, stack-set-inside, stack-set-across,
+    /// stack-get, stack-get-busy, stack-open, stack-open-crashed. For heaps: heap-pair, heap-open.
     #[arg(long, value_delimiter = ',', default_value = "durable")]
     pub(crate) modes: Vec<String>,
     /// Numbers of threads; tickets, rotations, replay, soak and opening always have one.
@@ -49,7 +49,8 @@ pub(crate) struct RunArgs {
     /// Payload sizes in bytes; in a heap, those of blocks.
     #[arg(long, value_delimiter = ',', default_value = "100,1024,16384")]
     pub(crate) sizes: Vec<usize>,
-    /// Subjects by name, as `list` shows them; `all`, `raw` and `peers` stand for several. Default: all.
+    /// Subjects by name, as `list` shows them; `all`, `raw` and `peers` stand for several. Default:
+    /// all.
     #[arg(long, value_delimiter = ',', default_value = "all")]
     pub(crate) subjects: Vec<String>,
     /// Seconds each measurement lasts.
@@ -70,7 +71,8 @@ pub(crate) struct RunArgs {
     /// Bytes of payload prepared for open, of logs and stacks.
     #[arg(long, value_parser = parse_bytes, default_value = "1GiB")]
     pub(crate) open_bytes: u64,
-    /// Drop what the page cache holds of a log, a stack or a heap before it is opened, as a reboot does.
+    /// Drop what the page cache holds of a log, a stack or a heap before it is opened, as a reboot
+    /// does.
     #[arg(long)]
     pub(crate) empty_cache: bool,
     /// Free blocks prepared for heap-open.
@@ -85,7 +87,8 @@ pub(crate) struct RunArgs {
     /// Bytes of segments that cairn-retain keeps. Default: four segments.
     #[arg(long, value_parser = parse_bytes)]
     pub(crate) keep_bytes: Option<u64>,
-    /// Sleep this long after every barrier, as on a slow device: `100us`, `1ms`, `5ms`. Only ours and the raw loops can; several are several cells.
+    /// Sleep this long after every barrier, as on a slow device: `100us`, `1ms`, `5ms`. Only ours
+    /// and the raw loops can; several are several cells.
     #[arg(long, value_delimiter = ',', default_value = "0")]
     pub(crate) barrier_latency: Vec<String>,
     /// Do not look first whether the subjects sync.

@@ -25,7 +25,8 @@ pub(crate) struct Facts {
     pub(crate) cpu: String,
     /// CPUs that this process may run on.
     pub(crate) cores: usize,
-    /// Which they are, which are online, and which of those the device interrupts: `1 of 0-1, interrupted on 1`.
+    /// Which they are, which are online, and which of those the device interrupts:
+    /// `1 of 0-1, interrupted on 1`.
     pub(crate) cpus: String,
     /// Memory in MiB.
     pub(crate) memory_mib: u64,
@@ -37,7 +38,8 @@ pub(crate) struct Facts {
     pub(crate) device: String,
     /// Its size in GiB.
     pub(crate) device_gib: u64,
-    /// `rotational`, `scheduler`, `write_cache`, `fua`, `logical_block_size`, `physical_block_size`.
+    /// `rotational`, `scheduler`, `write_cache`, `fua`, `logical_block_size`,
+    /// `physical_block_size`.
     pub(crate) queue: Vec<(String, String)>,
     /// Scheduling policy of this process.
     pub(crate) scheduling: String,
@@ -52,23 +54,43 @@ impl Facts {
     pub(crate) fn gather(dir: &Path) -> Result<Self> {
         let uname = rustix::system::uname();
         let cpuinfo = read("/proc/cpuinfo");
-        let cpu =
-            cpuinfo.lines().find_map(|l| l.strip_prefix("model name")).map(|l| l.trim_start_matches([' ', '\t', ':']));
+        let cpu = cpuinfo
+            .lines()
+            .find_map(|l| l.strip_prefix("model name"))
+            .map(|l| l.trim_start_matches([' ', '\t', ':']));
         let meminfo = read("/proc/meminfo");
-        let memory =
-            meminfo.lines().find_map(|l| l.strip_prefix("MemTotal:")).and_then(|l| l.trim().strip_suffix(" kB"));
+        let memory = meminfo
+            .lines()
+            .find_map(|l| l.strip_prefix("MemTotal:"))
+            .and_then(|l| l.trim().strip_suffix(" kB"));
         let (file_system, mount_options) = mount(dir)?;
         let block = block_dir(dir);
-        let attribute =
-            |name: &str| block.as_ref().map(|b| read(b.join(name)).trim().to_owned()).filter(|t| !t.is_empty());
-        let name = block.as_ref().and_then(|b| b.file_name()).map(|n| n.to_string_lossy().into_owned());
+        let attribute = |name: &str| {
+            block.as_ref().map(|b| read(b.join(name)).trim().to_owned()).filter(|t| !t.is_empty())
+        };
+        let name =
+            block.as_ref().and_then(|b| b.file_name()).map(|n| n.to_string_lossy().into_owned());
         let model = attribute("device/model");
         let sectors = attribute("size").and_then(|s| s.parse::<u64>().ok()).unwrap_or(0);
-        let queue = ["rotational", "scheduler", "write_cache", "fua", "logical_block_size", "physical_block_size"];
-        let queue = queue.iter().filter_map(|q| Some((q.to_string(), attribute(&format!("queue/{q}"))?))).collect();
+        let queue = [
+            "rotational",
+            "scheduler",
+            "write_cache",
+            "fua",
+            "logical_block_size",
+            "physical_block_size",
+        ];
+        let queue = queue
+            .iter()
+            .filter_map(|q| Some((q.to_string(), attribute(&format!("queue/{q}"))?)))
+            .collect();
         Ok(Facts {
             date: today(),
-            kernel: format!("{} {}", uname.sysname().to_string_lossy(), uname.release().to_string_lossy()),
+            kernel: format!(
+                "{} {}",
+                uname.sysname().to_string_lossy(),
+                uname.release().to_string_lossy()
+            ),
             cpu: cpu.unwrap_or("unknown").to_owned(),
             cores: std::thread::available_parallelism().map_or(0, usize::from),
             cpus: cpus(block.as_deref()),
@@ -140,7 +162,11 @@ fn block_dir(dir: &Path) -> Option<PathBuf> {
 
 fn cpus(block: Option<&Path>) -> String {
     let status = read("/proc/self/status");
-    let allowed = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap_or_default().trim();
+    let allowed = status
+        .lines()
+        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"))
+        .unwrap_or_default()
+        .trim();
     let online = read("/sys/devices/system/cpu/online");
     let mut cpus = format!("{allowed} of {}", online.trim());
     if let Some(interrupted) = block.and_then(interrupted).filter(|i| !i.is_empty()) {
@@ -150,24 +176,37 @@ fn cpus(block: Option<&Path>) -> String {
     cpus
 }
 
-/// The CPUs that serve the device's interrupts. Who waits for the device on another one is woken by a further interrupt.
+/// The CPUs that serve the device's interrupts. Who waits for the device on another one is woken by
+/// a further interrupt.
 fn interrupted(block: &Path) -> Option<Vec<usize>> {
     let device = block.join("device").canonicalize().ok()?;
     let device = device.file_name()?.to_str()?;
     let mut counts = Vec::new();
     for line in read("/proc/interrupts").lines() {
         // `virtio1-req.0` and `nvme0q1`, but not `virtio10-req.0`.
-        let Some(rest) = line.split_whitespace().last().and_then(|name| name.strip_prefix(device)) else { continue };
+        let Some(rest) = line.split_whitespace().last().and_then(|name| name.strip_prefix(device))
+        else {
+            continue;
+        };
         if rest.starts_with(|c: char| c.is_ascii_digit()) {
             continue;
         }
-        for (cpu, count) in line.split_whitespace().skip(1).map_while(|n| n.parse::<u64>().ok()).enumerate() {
+        for (cpu, count) in
+            line.split_whitespace().skip(1).map_while(|n| n.parse::<u64>().ok()).enumerate()
+        {
             counts.resize(counts.len().max(cpu + 1), 0);
             counts[cpu] += count;
         }
     }
     let all: u64 = counts.iter().sum();
-    Some(counts.iter().enumerate().filter(|(_, count)| **count > all / 100).map(|(cpu, _)| cpu).collect())
+    Some(
+        counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > all / 100)
+            .map(|(cpu, _)| cpu)
+            .collect(),
+    )
 }
 
 /// The counters of the device below `dir`.
@@ -178,7 +217,9 @@ pub(crate) fn stat_file(dir: &Path) -> Option<PathBuf> {
 /// Policy and priority of this process.
 fn scheduling() -> String {
     match Scheduling::current() {
-        Scheduling::RealTime { option: "-f", priority } => format!("SCHED_FIFO, priority {priority}"),
+        Scheduling::RealTime { option: "-f", priority } => {
+            format!("SCHED_FIFO, priority {priority}")
+        }
         Scheduling::RealTime { priority, .. } => format!("SCHED_RR, priority {priority}"),
         Scheduling::Normal => format!("normal, nice {}", stat_field(19)),
     }

@@ -1,7 +1,9 @@
-//! What happens inside a child process: a subject is opened, threads work on it, counters are read at both ends of a window.
+//! What happens inside a child process: a subject is opened, threads work on it, counters are read
+//! at both ends of a window.
 //!
-//! Threads run until they are told to stop and publish how far they are; the main thread reads all counters at the beginning and at the end of
-//! the window. So a main thread that wakes late makes the window longer and no figure wrong.
+//! Threads run until they are told to stop and publish how far they are; the main thread reads all
+//! counters at the beginning and at the end of the window. So a main thread that wakes late makes
+//! the window longer and no figure wrong.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -27,7 +29,8 @@ pub(crate) const RESULT_MARK: &str = "CAIRN-BENCH-RESULT ";
 /// One in this many appends is timed where an append takes no longer than looking at the clock.
 const SAMPLE: u64 = 32;
 
-/// No preparation, and no soak, takes longer: two minutes, and as long again for each of so many bytes.
+/// No preparation, and no soak, takes longer: two minutes, and as long again for each of so many
+/// bytes.
 pub(crate) fn at_most(bytes: u64) -> Duration {
     Duration::from_secs(120) * (1 + (bytes >> 32) as u32)
 }
@@ -35,7 +38,8 @@ pub(crate) fn at_most(bytes: u64) -> Duration {
 /// Bytes of payload between two looks at what is used.
 const SAMPLE_EVERY: u64 = 1 << 30;
 
-/// Where a heap is prepared whose allocator takes a barrier or more for each of many blocks: there barriers cost nothing.
+/// Where a heap is prepared whose allocator takes a barrier or more for each of many blocks: there
+/// barriers cost nothing.
 const MEMORY: &str = "/dev/shm";
 
 /// What a child process answers.
@@ -68,7 +72,9 @@ pub(crate) fn child(json: &str) -> Result<()> {
             commit_with_marks(&*subject, commits)?;
             Answer::Done
         }
-        (Phase::Measure, Mode::Tickets(in_flight)) => measured(tickets(&cell, &*subject, in_flight)?),
+        (Phase::Measure, Mode::Tickets(in_flight)) => {
+            measured(tickets(&cell, &*subject, in_flight)?)
+        }
         (Phase::Measure, Mode::Replay) => measured(replay(&cell, &*subject)?),
         (Phase::Measure, Mode::Soak) => measured(soak(&cell, &*subject)?),
         (Phase::Measure, mode) if mode.opens() => measured(open(&cell, &*subject, opened)?),
@@ -154,11 +160,16 @@ impl Control {
     /// Waits for the time to pass or a thread to stop.
     fn wait(&self, seconds: f64) {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let _ = self.stopping.wait_timeout_while(stopped, Duration::from_secs_f64(seconds), |stopped| !*stopped);
+        let _ = self.stopping.wait_timeout_while(
+            stopped,
+            Duration::from_secs_f64(seconds),
+            |stopped| !*stopped,
+        );
     }
 
     fn snapshot(&self, subject: &dyn Subject) -> Result<Snapshot> {
-        let records = || self.records[..self.measured].iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
+        let records =
+            || self.records[..self.measured].iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
         Snapshot::take(records, Some(subject), self.device.as_deref())
     }
 
@@ -171,7 +182,12 @@ impl Control {
     ) -> Result<(Snapshot, Snapshot)> {
         self.wait(cell.warmup);
         let begin = self.snapshot(subject);
-        let _ = self.phase.compare_exchange(WARMING_UP, MEASURING, Ordering::Relaxed, Ordering::Relaxed);
+        let _ = self.phase.compare_exchange(
+            WARMING_UP,
+            MEASURING,
+            Ordering::Relaxed,
+            Ordering::Relaxed,
+        );
         self.wait(cell.seconds);
         let stop = || self.phase.store(STOP, Ordering::Relaxed);
         let end = if cell.mode == Mode::NoSync {
@@ -221,10 +237,15 @@ fn write(cell: &Cell, subject: &dyn Subject) -> Result<Measurement> {
             .map(|thread| {
                 let (control, start, finished) = (&control, &start, &finished);
                 scope.spawn(move || {
-                    let writer = if thread < cell.threads { subject.writer(thread) } else { subject.disturber() };
+                    let writer = if thread < cell.threads {
+                        subject.writer(thread)
+                    } else {
+                        subject.disturber()
+                    };
                     start.wait();
-                    let result =
-                        writer.and_then(|mut writer| write_until_stopped(cell, control, thread, subject, &mut *writer));
+                    let result = writer.and_then(|mut writer| {
+                        write_until_stopped(cell, control, thread, subject, &mut *writer)
+                    });
                     control.stop();
                     finished.wait();
                     result
@@ -253,7 +274,8 @@ fn write(cell: &Cell, subject: &dyn Subject) -> Result<Measurement> {
     let (begin, end) = window?;
     let mut note = subject.note();
     if beside(cell.mode) > 0 {
-        let pushed: u64 = control.records[cell.threads..].iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
+        let pushed: u64 =
+            control.records[cell.threads..].iter().map(|c| c.0.load(Ordering::Relaxed)).sum();
         note = Some(format!("{:.0} pushes/s beside", pushed as f64 / (cell.warmup + cell.seconds)));
     }
     let mut measurement = Measurement::between(&begin, &end, cell.size, &merged.all, note)?;
@@ -322,9 +344,9 @@ fn tickets(cell: &Cell, subject: &dyn Subject, in_flight: usize) -> Result<Measu
     let control = Control::new(cell, subject, 1);
     let (window, histogram) = thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            let result = subject
-                .pipeline()
-                .and_then(|mut pipeline| submit_until_stopped(cell, &control, in_flight, &mut *pipeline));
+            let result = subject.pipeline().and_then(|mut pipeline| {
+                submit_until_stopped(cell, &control, in_flight, &mut *pipeline)
+            });
             control.stop();
             result
         });
@@ -396,8 +418,17 @@ fn replay(cell: &Cell, subject: &dyn Subject) -> Result<Measurement> {
 
 fn check_replayed(cell: &Cell, seen: &Seen) -> Result<()> {
     let expected = cell.expected_records;
-    ensure!(seen.records >= expected, "{expected} records were acknowledged and {} are there", seen.records);
-    ensure!(seen.bytes == seen.records * cell.size as u64, "{} records have {} bytes", seen.records, seen.bytes);
+    ensure!(
+        seen.records >= expected,
+        "{expected} records were acknowledged and {} are there",
+        seen.records
+    );
+    ensure!(
+        seen.bytes == seen.records * cell.size as u64,
+        "{} records have {} bytes",
+        seen.records,
+        seen.bytes
+    );
     Ok(())
 }
 
@@ -411,7 +442,11 @@ fn soak(cell: &Cell, subject: &dyn Subject) -> Result<Measurement> {
     let begin = Snapshot::take(|| 0, Some(subject), stat.as_deref())?;
     let mut written = 0;
     while written < cell.max_bytes {
-        ensure!(begin.at.elapsed() < at_most(cell.max_bytes), "wrote only {written} bytes in {:?}", begin.at.elapsed());
+        ensure!(
+            begin.at.elapsed() < at_most(cell.max_bytes),
+            "wrote only {written} bytes in {:?}",
+            begin.at.elapsed()
+        );
         let one = Instant::now();
         writer.commit_many(&records)?;
         histogram.saturating_record(one.elapsed().as_nanos() as u64);
@@ -437,7 +472,8 @@ fn open(cell: &Cell, subject: &dyn Subject, opened: Duration) -> Result<Measurem
     let mut histogram = histogram();
     histogram.saturating_record(opened.as_nanos() as u64);
     let begin = Snapshot::take(|| 0, None, None)?;
-    let mut measurement = Measurement::between(&begin, &begin, cell.size, &histogram, subject.note())?;
+    let mut measurement =
+        Measurement::between(&begin, &begin, cell.size, &histogram, subject.note())?;
     let mut seen = Seen::default();
     subject.replay(&mut seen)?;
     check_replayed(cell, &seen)?;
@@ -449,7 +485,8 @@ fn open(cell: &Cell, subject: &dyn Subject, opened: Duration) -> Result<Measurem
     Ok(measurement)
 }
 
-/// Writes `max_bytes` of payload, durable; then closes, or ends like a killed process with some more records on the way.
+/// Writes `max_bytes` of payload, durable; then closes, or ends like a killed process with some
+/// more records on the way.
 fn prepare(cell: &Cell, entry: &Entry, subject: Box<dyn Subject>) -> Result<()> {
     let payloads = random_bytes(cell.size * batch_of(cell.size), 7);
     let records: Vec<&[u8]> = payloads.chunks(cell.size.max(1)).collect();
@@ -458,7 +495,11 @@ fn prepare(cell: &Cell, entry: &Entry, subject: Box<dyn Subject>) -> Result<()> 
     {
         let mut writer = subject.writer(0)?;
         while written * (cell.size as u64) < cell.max_bytes {
-            ensure!(begin.elapsed() < at_most(cell.max_bytes), "wrote only {written} records in {:?}", begin.elapsed());
+            ensure!(
+                begin.elapsed() < at_most(cell.max_bytes),
+                "wrote only {written} records in {:?}",
+                begin.elapsed()
+            );
             writer.commit_many(&records)?;
             written += records.len() as u64;
         }
@@ -479,9 +520,13 @@ fn prepare(cell: &Cell, entry: &Entry, subject: Box<dyn Subject>) -> Result<()> 
     print_answer(&Answer::Prepared(written))
 }
 
-/// Leaves a heap with as many free blocks as are expected, made where it takes no time, and copied to where it is opened.
+/// Leaves a heap with as many free blocks as are expected, made where it takes no time, and copied
+/// to where it is opened.
 fn prepare_heap(cell: &Cell, entry: &Entry) -> Result<()> {
-    let memory = tempfile::Builder::new().prefix("cairn-bench-").tempdir_in(MEMORY).context("a directory in memory")?;
+    let memory = tempfile::Builder::new()
+        .prefix("cairn-bench-")
+        .tempdir_in(MEMORY)
+        .context("a directory in memory")?;
     let setup = Setup { dir: memory.path().to_owned(), ..cell.setup() };
     let subject = (entry.open)(&setup).with_context(|| format!("{} does not open", entry.name))?;
     subject.fragment(cell.expected_records)?;

@@ -31,7 +31,8 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Looks now, and asks the subject if it is one that counts. `device` is the `stat` file of the block device below the directory, when there is one.
+    /// Looks now, and asks the subject if it is one that counts. `device` is the `stat` file of the
+    /// block device below the directory, when there is one.
     pub(crate) fn take(
         records: impl FnOnce() -> u64,
         subject: Option<&dyn Subject>,
@@ -66,7 +67,8 @@ impl DeviceCounters {
     /// Fields 5, 7 and 16 of `/sys/block/*/stat`, counted from 1.
     fn read(stat: &Path) -> Result<Self> {
         let text = fs::read_to_string(stat).context("the counters of the block device")?;
-        let field = |i: usize| text.split_whitespace().nth(i).and_then(|f| f.parse().ok()).unwrap_or(0);
+        let field =
+            |i: usize| text.split_whitespace().nth(i).and_then(|f| f.parse().ok()).unwrap_or(0);
         Ok(DeviceCounters { writes: field(4), sectors: field(6), flushes: field(15) })
     }
 }
@@ -87,7 +89,8 @@ pub(crate) fn rss_peak() -> Result<u64> {
 fn status(name: &str) -> Result<u64> {
     let text = fs::read_to_string("/proc/self/status").context("/proc/self/status")?;
     let value = text.lines().find_map(|line| line.strip_prefix(name));
-    let kib = value.and_then(|v| v.trim().strip_suffix(" kB")).and_then(|v| v.trim().parse::<u64>().ok());
+    let kib =
+        value.and_then(|v| v.trim().strip_suffix(" kB")).and_then(|v| v.trim().parse::<u64>().ok());
     Ok(kib.unwrap_or(0) * 1024)
 }
 
@@ -135,8 +138,8 @@ fn disk_bytes(dir: &Path) -> Result<u64> {
 
 /// A histogram of nanoseconds with three significant digits, up to a minute.
 pub(crate) fn histogram() -> Histogram<u64> {
-    let mut histogram =
-        Histogram::new_with_bounds(1, 60_000_000_000, 3).unwrap_or_else(|_| unreachable!("the bounds are legal"));
+    let mut histogram = Histogram::new_with_bounds(1, 60_000_000_000, 3)
+        .unwrap_or_else(|_| unreachable!("the bounds are legal"));
     // Slower than a minute is a minute.
     histogram.auto(false);
     histogram
@@ -200,7 +203,12 @@ impl Latency {
     /// From a histogram of nanoseconds.
     pub(crate) fn of(histogram: &Histogram<u64>) -> Self {
         let at = |q| histogram.value_at_quantile(q) as f64 / 1000.0;
-        Latency { p50: at(0.5), p99: at(0.99), p999: at(0.999), max: histogram.max() as f64 / 1000.0 }
+        Latency {
+            p50: at(0.5),
+            p99: at(0.99),
+            p999: at(0.999),
+            max: histogram.max() as f64 / 1000.0,
+        }
     }
 }
 

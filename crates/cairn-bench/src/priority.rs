@@ -1,7 +1,7 @@
 //! Real-time scheduling: children run as this process was started, and this process above them.
 //!
-//! Under `chrt -f 10` a subject that spins would never let a parent of the same priority in again, and the machine would
-//! stand still. So the parent rises by one, and keeps its time limits.
+//! Under `chrt -f 10` a subject that spins would never let a parent of the same priority in again,
+//! and the machine would stand still. So the parent rises by one, and keeps its time limits.
 
 use std::ffi::OsStr;
 use std::fs;

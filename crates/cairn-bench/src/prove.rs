@@ -1,9 +1,12 @@
-//! Who really syncs: commits under a system-call tracer, and a look at what happened before each acknowledgement.
+//! Who really syncs: commits under a system-call tracer, and a look at what happened before each
+//! acknowledgement.
 //!
-//! A child commits records one after the other. Each carries a text with its number, and after each acknowledgement the child writes a mark to
-//! `/dev/null`. In the trace a record is *covered* when, before its mark, a write with its text returned and afterwards a barrier on the same file
-//! began and succeeded, or the write itself was synchronous. Bytes that reach a file through a mapping or an io_uring are not seen: then it
-//! is counted before how many marks *any* barrier succeeded since the mark before.
+//! A child commits records one after the other. Each carries a text with its number, and after each
+//! acknowledgement the child writes a mark to `/dev/null`. In the trace a record is *covered* when,
+//! before its mark, a write with its text returned and afterwards a barrier on the same file began
+//! and succeeded, or the write itself was synchronous. Bytes that reach a file through a mapping or
+//! an io_uring are not seen: then it is counted before how many marks *any* barrier succeeded since
+//! the mark before.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -14,92 +17,20 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use serde::{Deserialize, Serialize};
 
 use crate::cell::{Cell, Phase};
 use crate::cli::ProveArgs;
 use crate::drive::{prove_mark, prove_record};
 use crate::priority::Scheduling;
+use crate::proof::{Proof, Verdict};
 use crate::subject::Entry;
 use crate::{device, run, subjects};
 
 /// Commits looked at unless told otherwise.
 pub(crate) const COMMITS: usize = 200;
 
-const CALLS: &str = "open,openat,openat2,creat,fsync,fdatasync,msync,sync_file_range,sync,syncfs,write,pwrite64,writev,pwritev,pwritev2,io_uring_enter";
-
-/// What was found out about one subject.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Proof {
-    /// The answer.
-    pub(crate) verdict: Verdict,
-    /// Commits looked at.
-    pub(crate) commits: usize,
-    /// Commits before whose acknowledgement a covering barrier was seen.
-    pub(crate) covered: usize,
-    /// Commits before whose acknowledgement any barrier was seen since the one before.
-    pub(crate) preceded: usize,
-    /// Barriers by system call; `dsync write` for writes that are barriers themselves, `sync write` for those that sync the inode's times as well.
-    pub(crate) barriers: Vec<(String, usize)>,
-    /// Whether a barrier on the directory of the data was seen, after its file had got its name and before the first acknowledgement.
-    pub(crate) directory_synced: Option<bool>,
-    /// Flushes the device completed, for everybody, per commit.
-    pub(crate) device_flushes: f64,
-    /// Why there is no answer.
-    pub(crate) why: Option<String>,
-}
-
-/// Whether there is a covering barrier.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(crate) enum Verdict {
-    /// Before every acknowledgement.
-    Covering,
-    /// A barrier before every acknowledgement; what it covers was written in a way that the tracer does not see.
-    BarrierEach,
-    /// As many flushes of the device as commits; there was nothing better to go by.
-    FlushEach,
-    /// Some acknowledgement had no barrier before it.
-    No,
-    /// It was not looked, or could not be.
-    Unknown,
-}
-
-impl Proof {
-    /// Nobody looked.
-    pub(crate) fn not_looked() -> Self {
-        Self::unknown(None)
-    }
-
-    fn unknown(why: Option<String>) -> Self {
-        Proof {
-            verdict: Verdict::Unknown,
-            commits: 0,
-            covered: 0,
-            preceded: 0,
-            barriers: Vec::new(),
-            directory_synced: None,
-            device_flushes: 0.0,
-            why,
-        }
-    }
-
-    /// For a column.
-    pub(crate) fn short(&self) -> String {
-        match self.verdict {
-            Verdict::Covering => "yes".to_owned(),
-            Verdict::BarrierEach => "yes (writes not seen by the tracer)".to_owned(),
-            Verdict::FlushEach => "yes (by the device's flush counter)".to_owned(),
-            Verdict::No => format!("**no** ({} of {})", self.covered.max(self.preceded), self.commits),
-            Verdict::Unknown => self.why.as_ref().map_or("–".to_owned(), |why| format!("? ({why})")),
-        }
-    }
-
-    /// Whether its durable figures may be compared: it syncs, or nobody looked.
-    pub(crate) fn syncs_or_unknown(&self) -> bool {
-        self.verdict != Verdict::No
-    }
-}
+const CALLS: &str = "open,openat,openat2,creat,fsync,fdatasync,msync,sync_file_range,sync,syncfs,\
+                     write,pwrite64,writev,pwritev,pwritev2,io_uring_enter";
 
 /// `cairn-bench prove`.
 pub(crate) fn main(args: &ProveArgs) -> Result<()> {
@@ -109,7 +40,8 @@ pub(crate) fn main(args: &ProveArgs) -> Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(
         out,
-        "| subject | version | covering barrier | covered | barriers | directory synced | device flushes/commit |"
+        "| subject | version | covering barrier | covered | barriers | directory synced | device \
+         flushes/commit |"
     )?;
     writeln!(out, "|---|---|---|---:|---|---|---:|")?;
     for entry in subjects::select(&args.subjects)? {
@@ -117,7 +49,12 @@ pub(crate) fn main(args: &ProveArgs) -> Result<()> {
             continue;
         }
         let proof = proof(entry, &dir, scheduling, args.commits, args.traces.as_deref());
-        let barriers = proof.barriers.iter().map(|(call, n)| format!("{n} {call}")).collect::<Vec<_>>().join(", ");
+        let barriers = proof
+            .barriers
+            .iter()
+            .map(|(call, n)| format!("{n} {call}"))
+            .collect::<Vec<_>>()
+            .join(", ");
         let directory = proof.directory_synced.map_or("–", |yes| if yes { "yes" } else { "no" });
         writeln!(
             out,
@@ -135,12 +72,28 @@ pub(crate) fn main(args: &ProveArgs) -> Result<()> {
 }
 
 /// Looks at one subject. Failing to look is an answer too.
-pub(crate) fn proof(entry: &Entry, dir: &Path, scheduling: Scheduling, commits: usize, traces: Option<&Path>) -> Proof {
-    look(entry, dir, scheduling, commits, traces).unwrap_or_else(|error| Proof::unknown(Some(format!("{error:#}"))))
+pub(crate) fn proof(
+    entry: &Entry,
+    dir: &Path,
+    scheduling: Scheduling,
+    commits: usize,
+    traces: Option<&Path>,
+) -> Proof {
+    look(entry, dir, scheduling, commits, traces)
+        .unwrap_or_else(|error| Proof::unknown(Some(format!("{error:#}"))))
 }
 
-fn look(entry: &Entry, dir: &Path, scheduling: Scheduling, commits: usize, traces: Option<&Path>) -> Result<Proof> {
-    let fresh = tempfile::Builder::new().prefix("cairn-bench-").tempdir_in(dir).context("a fresh directory")?;
+fn look(
+    entry: &Entry,
+    dir: &Path,
+    scheduling: Scheduling,
+    commits: usize,
+    traces: Option<&Path>,
+) -> Result<Proof> {
+    let fresh = tempfile::Builder::new()
+        .prefix("cairn-bench-")
+        .tempdir_in(dir)
+        .context("a fresh directory")?;
     let data = fresh.path().join("data");
     fs::create_dir(&data)?;
     let cell = Cell {
@@ -161,7 +114,8 @@ fn look(entry: &Entry, dir: &Path, scheduling: Scheduling, commits: usize, trace
     let exe = std::env::current_exe().context("the path of this program")?;
     let trace = fresh.path().join("trace");
     let has_strace = Command::new("strace").arg("-V").output().is_ok_and(|o| o.status.success());
-    let mut command = scheduling.normal_command(if has_strace { OsStr::new("strace") } else { exe.as_os_str() });
+    let mut command =
+        scheduling.normal_command(if has_strace { OsStr::new("strace") } else { exe.as_os_str() });
     if has_strace {
         command
             .args(["-f", "-y", "-qq", "-s", "131072", "-e"])
@@ -173,7 +127,8 @@ fn look(entry: &Entry, dir: &Path, scheduling: Scheduling, commits: usize, trace
     command.arg("cell").arg(serde_json::to_string(&cell)?);
     run::environment(&mut command, &cell);
     let flushes = || -> u64 {
-        let stat = device::stat_file(dir).and_then(|s| fs::read_to_string(s).ok()).unwrap_or_default();
+        let stat =
+            device::stat_file(dir).and_then(|s| fs::read_to_string(s).ok()).unwrap_or_default();
         stat.split_whitespace().nth(15).and_then(|f| f.parse().ok()).unwrap_or(0)
     };
     let before = flushes();
@@ -240,13 +195,19 @@ impl Trace {
             };
             let rest = rest.trim_start();
             if let Some(resumed) = rest.strip_prefix("<... ") {
-                if let (Some(mut call), Some((_, tail))) = (pending.remove(thread), resumed.split_once(" resumed>")) {
+                if let (Some(mut call), Some((_, tail))) =
+                    (pending.remove(thread), resumed.split_once(" resumed>"))
+                {
                     call.args.push_str(tail);
                     follower.finished(&call, line, &mut trace, commits);
                 }
             } else if let Some((call, args)) = rest.split_once('(') {
                 let unfinished = args.strip_suffix("<unfinished ...>");
-                let call = Pending { call: call.to_owned(), args: unfinished.unwrap_or(args).to_owned(), began: line };
+                let call = Pending {
+                    call: call.to_owned(),
+                    args: unfinished.unwrap_or(args).to_owned(),
+                    began: line,
+                };
                 if unfinished.is_some() {
                     pending.insert(thread, call);
                 } else {
@@ -263,13 +224,15 @@ struct Follower<'a> {
     data: &'a Path,
     /// The next record to be acknowledged.
     next: usize,
-    /// Files with writes that carried the next record, and the line in which the latest of them returned.
+    /// Files with writes that carried the next record, and the line in which the latest of them
+    /// returned.
     carried: HashMap<String, usize>,
     /// Whether the next record is covered.
     covered: bool,
     /// Successful barriers since the last acknowledgement.
     barriers: usize,
-    /// Descriptors whose writes are synchronous, by number (a file may be renamed while it is open), and what to call the writes.
+    /// Descriptors whose writes are synchronous, by number (a file may be renamed while it is
+    /// open), and what to call the writes.
     synchronous: HashMap<String, &'static str>,
     /// Directories in which a file was created.
     changed_directories: HashSet<String>,
@@ -306,8 +269,10 @@ impl<'a> Follower<'a> {
                 self.barriers += 1;
                 *trace.barriers.entry(call.call.clone()).or_default() += 1;
                 let everything = matches!(call.call.as_str(), "sync" | "syncfs");
-                self.covered |=
-                    self.carried.iter().any(|(file, line)| (everything || file == path) && call.began >= *line);
+                self.covered |= self
+                    .carried
+                    .iter()
+                    .any(|(file, line)| (everything || file == path) && call.began >= *line);
                 if self.next == 0 && self.changed_directories.contains(path) {
                     trace.directory_synced = true;
                 }
@@ -386,20 +351,30 @@ mod tests {
 
     #[test]
     fn a_barrier_that_began_before_the_write_returned_does_not() {
-        let lines = ["8 fdatasync(3</d/log> <unfinished ...>", WRITE, "8 <... fdatasync resumed>) = 0", MARK];
+        let lines = [
+            "8 fdatasync(3</d/log> <unfinished ...>",
+            WRITE,
+            "8 <... fdatasync resumed>) = 0",
+            MARK,
+        ];
         assert_eq!(covered(&lines), (0, 1));
     }
 
     #[test]
     fn a_barrier_on_another_file_a_failed_one_or_a_late_one_does_not() {
         assert_eq!(covered(&[WRITE, "7 fsync(5</d/other>) = 0", MARK]), (0, 1));
-        assert_eq!(covered(&[WRITE, "7 fsync(3</d/log>) = -1 EIO (Input/output error)", MARK]), (0, 0));
+        assert_eq!(
+            covered(&[WRITE, "7 fsync(3</d/log>) = -1 EIO (Input/output error)", MARK]),
+            (0, 0)
+        );
         assert_eq!(covered(&[WRITE, MARK, "7 fsync(3</d/log>) = 0"]), (0, 0));
     }
 
     #[test]
     fn a_file_that_was_renamed_stays_synchronous() {
-        let open = r#"7 openat(AT_FDCWD</>, "/d/next.tmp", O_RDWR|O_CREAT|O_DSYNC, 0666) = 3</d/next.tmp>"#;
+        let name = "/d/next.tmp";
+        let flags = "O_RDWR|O_CREAT|O_DSYNC, 0666";
+        let open = &*format!(r#"7 openat(AT_FDCWD</>, "{name}", {flags}) = 3<{name}>"#);
         assert_eq!(covered(&[open, WRITE, MARK]), (1, 1));
         let reused = r#"7 openat(AT_FDCWD</>, "/d/log", O_RDWR) = 3</d/log>"#;
         assert_eq!(covered(&[open, reused, WRITE, MARK]), (0, 0));

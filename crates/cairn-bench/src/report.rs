@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::cell::{Beside, Key, Mode, PUSHERS, show_bytes};
 use crate::device::Facts;
 use crate::measure::{Latency, Measurement, Sample};
-use crate::prove::Proof;
+use crate::proof::Proof;
 use crate::subject::{Entry, Side};
 
 /// A subject as the report names it.
@@ -101,7 +101,8 @@ impl Report {
     /// All subjects that have figures in a cell, in the order of the list.
     fn medians(&self, key: Key) -> Vec<Median<'_>> {
         let of = |subject: &String| {
-            let all = self.measurements.iter().filter(move |r| r.key == key && r.subject == *subject);
+            let all =
+                self.measurements.iter().filter(move |r| r.key == key && r.subject == *subject);
             all.filter_map(|r| r.result.as_ref().ok()).collect::<Vec<_>>()
         };
         self.subjects.iter().filter_map(|s| Median::new(s, &of(&s.name))).collect()
@@ -128,12 +129,17 @@ impl Report {
         let queue = f.queue.iter().map(|(k, v)| format!("{k} {v}")).collect::<Vec<_>>().join(", ");
         writeln!(out, "| device | {}, {} GiB; {queue} |", f.device, f.device_gib)?;
         if let Some((p50, p99)) = f.raw_write_us {
-            writeln!(out, "| 4 KiB write, O_DIRECT\\|O_DSYNC, over zeros | p50 {p50:.1} µs, p99 {p99:.1} µs |")?;
+            writeln!(
+                out,
+                "| 4 KiB write, O_DIRECT\\|O_DSYNC, over zeros | p50 {p50:.1} µs, p99 {p99:.1} µs |"
+            )?;
         }
         writeln!(out, "| scheduling | {} |\n| load before | {} |", f.scheduling, f.load)?;
         writeln!(
             out,
-            "| each measurement | {} s after {} s, in a process and a directory of its own; medians of {} interleaved runs; segments of {}, {} kept where old ones are dropped |\n",
+            "| each measurement | {} s after {} s, in a process and a directory of its own; \
+             medians of {} interleaved runs; segments of {}, {} kept where old ones are \
+             dropped |\n",
             self.seconds,
             self.warmup,
             self.measurements.iter().map(|r| r.run + 1).max().unwrap_or(0),
@@ -153,7 +159,11 @@ impl Report {
     }
 
     fn write_subjects(&self, out: &mut String) -> std::fmt::Result {
-        writeln!(out, "## Subjects\n\n| subject | version | covering barrier | how it is used |\n|---|---|---|---|")?;
+        writeln!(
+            out,
+            "## Subjects\n\n| subject | version | covering barrier | how it is used |\n\
+             |---|---|---|---|"
+        )?;
         for s in &self.subjects {
             let version = s.version.as_deref().unwrap_or("");
             writeln!(out, "| {} | {version} | {} | {} |", s.name, s.proof.short(), s.about)?;
@@ -164,11 +174,13 @@ impl Report {
     fn write_ratios(&self, out: &mut String) -> std::fmt::Result {
         writeln!(
             out,
-            "## Ratios\n\nRecords (or opens) per second. A peer without a covering barrier is left out where durability is the point.\n"
+            "## Ratios\n\nRecords (or opens) per second. A peer without a covering barrier is left \
+             out where durability is the point.\n"
         )?;
         writeln!(
             out,
-            "| cell | ours | per second | best peer | ratio | best loop | ratio |\n|---|---|---:|---:|---:|---:|---:|"
+            "| cell | ours | per second | best peer | ratio | best loop | ratio |\n\
+             |---|---|---:|---:|---:|---:|---:|"
         )?;
         for key in self.keys() {
             let medians = self.medians(key);
@@ -182,21 +194,33 @@ impl Report {
                 peer = self.best_blocking(key.size);
             }
             let raw = best(Side::Raw).map(figure);
-            let mut ours: Vec<_> =
-                medians.iter().filter(|m| m.subject.side == Side::Ours).map(|m| Some(figure(m))).collect();
+            let mut ours: Vec<_> = medians
+                .iter()
+                .filter(|m| m.subject.side == Side::Ours)
+                .map(|m| Some(figure(m)))
+                .collect();
             if ours.is_empty() {
                 ours.push(None);
             }
             for ours in ours {
                 let versus = |other: &Option<(String, f64)>| match (&ours, other) {
                     (_, None) => ("–".to_owned(), "–".to_owned()),
-                    (None, Some((name, rate))) => (format!("{} {name}", count(*rate)), "–".to_owned()),
-                    (Some((_, ours)), Some((name, rate))) => (format!("{} {name}", count(*rate)), times(*ours, *rate)),
+                    (None, Some((name, rate))) => {
+                        (format!("{} {name}", count(*rate)), "–".to_owned())
+                    }
+                    (Some((_, ours)), Some((name, rate))) => {
+                        (format!("{} {name}", count(*rate)), times(*ours, *rate))
+                    }
                 };
                 let (peer, over_peer) = versus(&peer);
                 let (raw, over_raw) = versus(&raw);
-                let (name, rate) = ours.as_ref().map_or(("–", "–".to_owned()), |(name, rate)| (name, count(*rate)));
-                writeln!(out, "| {key} | {name} | {rate} | {peer} | {over_peer} | {raw} | {over_raw} |")?;
+                let (name, rate) = ours
+                    .as_ref()
+                    .map_or(("–", "–".to_owned()), |(name, rate)| (name, count(*rate)));
+                writeln!(
+                    out,
+                    "| {key} | {name} | {rate} | {peer} | {over_peer} | {raw} | {over_raw} |"
+                )?;
             }
         }
         writeln!(out)
@@ -204,12 +228,17 @@ impl Report {
 
     /// The best figure of any peer that waits for each record, for tickets to be compared with.
     fn best_blocking(&self, size: usize) -> Option<(String, f64)> {
-        let keys =
-            self.keys().into_iter().filter(|k| k.mode == Mode::Durable && k.size == size && k.barrier_latency_us == 0);
+        let keys = self
+            .keys()
+            .into_iter()
+            .filter(|k| k.mode == Mode::Durable && k.size == size && k.barrier_latency_us == 0);
         let all = keys.flat_map(|key| self.medians(key).into_iter().map(move |m| (key, m)));
         let peers = all.filter(|(key, m)| m.subject.side == Side::Peer && m.counts(key.mode));
         let best = peers.max_by(|a, b| a.1.of.per_second.total_cmp(&b.1.of.per_second))?;
-        Some((format!("{} (blocking, {} threads)", best.1.subject.name, best.0.threads), best.1.of.per_second))
+        Some((
+            format!("{} (blocking, {} threads)", best.1.subject.name, best.0.threads),
+            best.1.of.per_second,
+        ))
     }
 
     /// Readers with and without others that push.
@@ -222,7 +251,11 @@ impl Report {
                     let ratio = b.of.per_second / i.of.per_second;
                     let (idle, under) = (count(i.of.per_second), count(b.of.per_second));
                     let note = b.of.note.as_deref().unwrap_or_default();
-                    writeln!(rows, "| {busy} | {} | {idle} | {under} | {ratio:.2} | {note} |", b.subject.name)?;
+                    writeln!(
+                        rows,
+                        "| {busy} | {} | {idle} | {under} | {ratio:.2} | {note} |",
+                        b.subject.name
+                    )?;
                 }
             }
         }
@@ -232,7 +265,8 @@ impl Report {
         writeln!(out, "## Readers beside {PUSHERS} threads that push\n")?;
         writeln!(
             out,
-            "| cell | subject | alone, per second | beside them | busy/idle | |\n|---|---|---:|---:|---:|---|\n{rows}"
+            "| cell | subject | alone, per second | beside them | busy/idle | |\n\
+             |---|---|---:|---:|---:|---|\n{rows}"
         )
     }
 
@@ -243,19 +277,27 @@ impl Report {
             return Ok(());
         }
         let (bytes, blocks) = (show_bytes(self.open_bytes), self.free_blocks);
-        let cache =
-            if self.empty_cache { "is empty of it, as after a reboot" } else { "holds what the writer left in it" };
+        let cache = if self.empty_cache {
+            "is empty of it, as after a reboot"
+        } else {
+            "holds what the writer left in it"
+        };
         writeln!(
             out,
-            "## Opening\n\nLogs and stacks with {bytes} of payload, heaps with {blocks} free blocks. The page cache {cache}.\n"
+            "## Opening\n\nLogs and stacks with {bytes} of payload, heaps with {blocks} free \
+             blocks. The page cache {cache}.\n"
         )?;
-        writeln!(out, "| cell | subject | ms | fastest–slowest | records or blocks | RSS MiB | times ours |")?;
+        writeln!(
+            out,
+            "| cell | subject | ms | fastest–slowest | records or blocks | RSS MiB | times ours |"
+        )?;
         writeln!(out, "|---|---|---:|---:|---:|---:|---:|")?;
         for key in keys {
             let medians = self.medians(key);
             let ours = medians.iter().find(|m| m.subject.side == Side::Ours).map(|m| m.of.seconds);
             for m in &medians {
-                let times = ours.map_or("–".to_owned(), |ours| format!("{:.1}×", m.of.seconds / ours));
+                let times =
+                    ours.map_or("–".to_owned(), |ours| format!("{:.1}×", m.of.seconds / ours));
                 writeln!(
                     out,
                     "| {key} | {} | {:.2} | {:.2}–{:.2} | {} | {:.0} | {times} |",
@@ -271,16 +313,19 @@ impl Report {
         writeln!(out)
     }
 
-    /// What changing segments does to latency and to space. The loops change none, and show the device's own tail.
+    /// What changing segments does to latency and to space. The loops change none, and show the
+    /// device's own tail.
     fn write_rotations(&self, out: &mut String) -> std::fmt::Result {
         let rotated = |m: &Median<'_>| m.of.rotations.is_some_and(|r| r > 0.0);
-        let keys: Vec<_> = self.keys().into_iter().filter(|k| self.medians(*k).iter().any(rotated)).collect();
+        let keys: Vec<_> =
+            self.keys().into_iter().filter(|k| self.medians(*k).iter().any(rotated)).collect();
         if keys.is_empty() {
             return Ok(());
         }
         writeln!(
             out,
-            "## Rotations\n\n| cell | subject | rotations | p50 µs | p99.9 | p99.9/p50 | max | commits at a rotation: p50 µs | p99 | max | disk bytes per frame byte |"
+            "## Rotations\n\n| cell | subject | rotations | p50 µs | p99.9 | p99.9/p50 | max | \
+             commits at a rotation: p50 µs | p99 | max | disk bytes per frame byte |"
         )?;
         writeln!(out, "|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")?;
         for key in keys {
@@ -288,12 +333,14 @@ impl Report {
                 let Latency { p50, p999, max, .. } = m.of.latency_us;
                 let rotations = m.of.rotations.map_or("–".to_owned(), |r| format!("{r:.0}"));
                 let at = m.of.at_rotation_us;
-                let at =
-                    at.map_or("– | – | –".to_owned(), |l| format!("{:.1} | {:.1} | {:.0}", l.p50, l.p99, l.max));
+                let at = at.map_or("– | – | –".to_owned(), |l| {
+                    format!("{:.1} | {:.1} | {:.0}", l.p50, l.p99, l.max)
+                });
                 let disk = m.of.disk_per_frame_byte.map_or("–".to_owned(), |d| format!("{d:.3}"));
                 writeln!(
                     out,
-                    "| {key} | {} | {rotations} | {p50:.1} | {p999:.1} | {:.2} | {max:.0} | {at} | {disk} |",
+                    "| {key} | {} | {rotations} | {p50:.1} | {p999:.1} | {:.2} | {max:.0} | {at} | \
+                     {disk} |",
                     m.subject.name,
                     p999 / p50,
                 )?;
@@ -309,13 +356,21 @@ impl Report {
             let Ok(m) = &recorded.result else { continue };
             let (Some(first), Some(last)) = (m.series.first(), m.series.last()) else { continue };
             writeln!(out, "## {}, {}, run {}\n", recorded.key, recorded.subject, recorded.run + 1)?;
-            writeln!(out, "| payload GiB | seconds | RSS MiB | descriptors | disk MiB |\n|---|---:|---:|---:|---:|")?;
+            writeln!(
+                out,
+                "| payload GiB | seconds | RSS MiB | descriptors | disk MiB |\n\
+                 |---|---:|---:|---:|---:|"
+            )?;
             let row = |name: String, s: &Sample| {
                 let (rss, disk) = (s.rss_bytes as f64 / MIB, s.disk_bytes as f64 / MIB);
                 format!("| {name} | {:.1} | {rss:.1} | {} | {disk:.1} |", s.seconds, s.descriptors)
             };
             for sample in &m.series {
-                writeln!(out, "{}", row(format!("{:.2}", sample.payload_bytes as f64 / MIB / 1024.0), sample))?;
+                writeln!(
+                    out,
+                    "{}",
+                    row(format!("{:.2}", sample.payload_bytes as f64 / MIB / 1024.0), sample)
+                )?;
             }
             let most = m.series.iter().copied().reduce(|a, b| Sample {
                 rss_bytes: a.rss_bytes.max(b.rss_bytes),
@@ -323,9 +378,11 @@ impl Report {
                 disk_bytes: a.disk_bytes.max(b.disk_bytes),
                 ..b
             });
-            let rows = [("**first**", Some(first)), ("**last**", Some(last)), ("**most**", most.as_ref())];
+            let rows =
+                [("**first**", Some(first)), ("**last**", Some(last)), ("**most**", most.as_ref())];
             for (name, sample) in rows {
-                sample.map_or(Ok(()), |sample| writeln!(out, "{}", row(name.to_owned(), sample)))?;
+                sample
+                    .map_or(Ok(()), |sample| writeln!(out, "{}", row(name.to_owned(), sample)))?;
             }
             writeln!(out)?;
         }
@@ -336,9 +393,14 @@ impl Report {
         writeln!(out, "## {key}\n")?;
         writeln!(
             out,
-            "| subject | per second | slowest–fastest run | MB/s | p50 µs | p99 | p99.9 | max | CPU µs/record | switches/record | barriers/record | device flushes/record | bytes written/record | device bytes/record | rotations | RSS MiB | note |"
+            "| subject | per second | slowest–fastest run | MB/s | p50 µs | p99 | p99.9 | max | \
+             CPU µs/record | switches/record | barriers/record | device flushes/record | bytes \
+             written/record | device bytes/record | rotations | RSS MiB | note |"
         )?;
-        writeln!(out, "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|")?;
+        writeln!(
+            out,
+            "|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---|"
+        )?;
         for m in self.medians(key) {
             let Latency { p50, p99, p999, max } = m.of.latency_us;
             let barriers = m.of.barriers.map_or("–".to_owned(), |b| format!("{b:.3}"));
@@ -349,7 +411,8 @@ impl Report {
             }
             writeln!(
                 out,
-                "| {} | {} | {}–{} | {:.0} | {p50:.1} | {p99:.1} | {p999:.1} | {max:.0} | {:.2} | {:.2} | {barriers} | {:.3} | {:.0} | {:.0} | {rotations} | {:.0} | {} |",
+                "| {} | {} | {}–{} | {:.0} | {p50:.1} | {p99:.1} | {p999:.1} | {max:.0} | {:.2} | \
+                 {:.2} | {barriers} | {:.3} | {:.0} | {:.0} | {rotations} | {:.0} | {} |",
                 m.subject.name,
                 count(m.of.per_second),
                 count(m.slowest),
@@ -368,7 +431,8 @@ impl Report {
     }
 
     fn write_failures(&self, out: &mut String) -> std::fmt::Result {
-        let failures: Vec<_> = self.measurements.iter().filter_map(|r| Some((r, r.result.as_ref().err()?))).collect();
+        let failures: Vec<_> =
+            self.measurements.iter().filter_map(|r| Some((r, r.result.as_ref().err()?))).collect();
         if failures.is_empty() {
             return Ok(());
         }
@@ -401,7 +465,8 @@ impl<'a> Median<'a> {
             let last = values.len().checked_sub(1)?;
             Some((values[last / 2] + values[values.len() / 2]) / 2.0)
         };
-        let median = |of: &dyn Fn(&Measurement) -> f64| middle(&|m| Some(of(m))).unwrap_or_default();
+        let median =
+            |of: &dyn Fn(&Measurement) -> f64| middle(&|m| Some(of(m))).unwrap_or_default();
         let latency = |of: &dyn Fn(&Measurement) -> Option<Latency>| {
             Some(Latency {
                 p50: middle(&|m| of(m).map(|l| l.p50))?,

@@ -15,7 +15,8 @@ use crate::device::Facts;
 use crate::drive::{self, Answer, RESULT_MARK};
 use crate::measure::Measurement;
 use crate::priority::Scheduling;
-use crate::prove::{self, Proof};
+use crate::proof::Proof;
+use crate::prove;
 use crate::report::{Recorded, Report, SubjectFacts};
 use crate::subject::Entry;
 use crate::subjects;
@@ -37,7 +38,14 @@ fn list() -> Result<()> {
     let mut out = std::io::stdout().lock();
     for entry in subjects::ENTRIES {
         let version = entry.version().unwrap_or("-");
-        writeln!(out, "{:<18} {:<5} {:<16} {}", entry.name, entry.side.name(), version, entry.about)?;
+        writeln!(
+            out,
+            "{:<18} {:<5} {:<16} {}",
+            entry.name,
+            entry.side.name(),
+            version,
+            entry.about
+        )?;
     }
     Ok(())
 }
@@ -51,7 +59,8 @@ fn keys(args: &RunArgs) -> Result<Vec<Key>> {
             text => modes.push(text.parse()?),
         }
     }
-    let latencies = args.barrier_latency.iter().map(|l| parse_latency(l)).collect::<Result<Vec<_>>>()?;
+    let latencies =
+        args.barrier_latency.iter().map(|l| parse_latency(l)).collect::<Result<Vec<_>>>()?;
     let mut keys = Vec::new();
     for mode in modes {
         let threads = if mode.single_threaded() { &[1][..] } else { &args.threads };
@@ -70,7 +79,10 @@ fn keys(args: &RunArgs) -> Result<Vec<Key>> {
 fn run(args: &RunArgs) -> Result<()> {
     let keys = keys(args)?;
     let entries = subjects::select(&args.subjects)?;
-    ensure!(args.runs > 0 && args.seconds > 0.0 && args.warmup >= 0.0, "runs and seconds must be positive");
+    ensure!(
+        args.runs > 0 && args.seconds > 0.0 && args.warmup >= 0.0,
+        "runs and seconds must be positive"
+    );
     let dir = args.dir.canonicalize().context("the directory to measure in")?;
     let mut report = Report {
         facts: Facts::gather(&dir)?,
@@ -90,13 +102,17 @@ fn run(args: &RunArgs) -> Result<()> {
     for entry in &entries {
         let acknowledges = keys.iter().any(|key| key.mode.acknowledges() && entry.can(key.mode));
         let provable = acknowledges && !args.no_prove && entry.provable().is_some();
-        let proof =
-            if provable { prove::proof(entry, &dir, scheduling, prove::COMMITS, None) } else { Proof::not_looked() };
+        let proof = if provable {
+            prove::proof(entry, &dir, scheduling, prove::COMMITS, None)
+        } else {
+            Proof::not_looked()
+        };
         report.subjects.push(SubjectFacts::new(entry, proof));
     }
     for run in 0..args.runs {
         for key in &keys {
-            // Nobody is always the first one, or always right after the one that leaves the most behind.
+            // Nobody is always the first one, or always right after the one that leaves the most
+            // behind.
             for at in 0..entries.len() {
                 let entry = entries[(at + run) % entries.len()];
                 if !entry.can(key.mode) || (key.barrier_latency_us > 0 && !entry.slowable) {
@@ -105,7 +121,12 @@ fn run(args: &RunArgs) -> Result<()> {
                 let result = measure(args, &dir, scheduling, entry, *key);
                 progress(run, args.runs, entry, key, &result);
                 let result = result.map_err(|error| format!("{error:#}"));
-                report.measurements.push(Recorded { subject: entry.name.to_owned(), key: *key, run, result });
+                report.measurements.push(Recorded {
+                    subject: entry.name.to_owned(),
+                    key: *key,
+                    run,
+                    result,
+                });
             }
         }
         save(args, &report)?;
@@ -118,7 +139,8 @@ fn run(args: &RunArgs) -> Result<()> {
 
 fn save(args: &RunArgs, report: &Report) -> Result<()> {
     if let Some(path) = &args.json {
-        fs::write(path, serde_json::to_string_pretty(report)?).context("writing the JSON report")?;
+        fs::write(path, serde_json::to_string_pretty(report)?)
+            .context("writing the JSON report")?;
     }
     if let Some(path) = &args.markdown {
         fs::write(path, report.markdown()).context("writing the Markdown report")?;
@@ -135,8 +157,17 @@ fn progress(run: usize, runs: usize, entry: &Entry, key: &Key, result: &Result<M
 }
 
 /// One measurement: a fresh directory, what has to be prepared, the child, and nothing left behind.
-fn measure(args: &RunArgs, dir: &Path, scheduling: Scheduling, entry: &Entry, key: Key) -> Result<Measurement> {
-    let fresh = tempfile::Builder::new().prefix("cairn-bench-").tempdir_in(dir).context("a fresh directory")?;
+fn measure(
+    args: &RunArgs,
+    dir: &Path,
+    scheduling: Scheduling,
+    entry: &Entry,
+    key: Key,
+) -> Result<Measurement> {
+    let fresh = tempfile::Builder::new()
+        .prefix("cairn-bench-")
+        .tempdir_in(dir)
+        .context("a fresh directory")?;
     let mut cell = Cell {
         subject: entry.name.to_owned(),
         mode: key.mode,
@@ -159,7 +190,9 @@ fn measure(args: &RunArgs, dir: &Path, scheduling: Scheduling, entry: &Entry, ke
     };
     if key.mode.prepared() {
         let prepare = Cell { phase: Phase::Prepare, ..cell.clone() };
-        let Answer::Prepared(records) = ask(&prepare, scheduling, PATIENCE + drive::at_most(cell.max_bytes))? else {
+        let Answer::Prepared(records) =
+            ask(&prepare, scheduling, PATIENCE + drive::at_most(cell.max_bytes))?
+        else {
             bail!("the preparation answered something else");
         };
         cell.expected_records = records;
@@ -196,7 +229,8 @@ fn empty_cache(dir: &Path) -> Result<()> {
 /// Runs a child for one phase of a cell.
 fn ask(cell: &Cell, scheduling: Scheduling, patience: Duration) -> Result<Answer> {
     let exe = std::env::current_exe().context("the path of this program")?;
-    let mut command = if cell.mode.spins() { scheduling.normal_command(exe) } else { scheduling.command(exe) };
+    let mut command =
+        if cell.mode.spins() { scheduling.normal_command(exe) } else { scheduling.command(exe) };
     command.arg("cell").arg(serde_json::to_string(cell)?);
     environment(&mut command, cell);
     let (stdout, stderr) = output(command, patience)?;

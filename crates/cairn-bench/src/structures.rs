@@ -1,6 +1,7 @@
 //! Structures that are not logs: what a stack and a heap have to do, and how they become subjects.
 //!
-//! A thread's [`Writer`] does whatever the mode says each time it is told to commit, so the drivers need not know more than for logs.
+//! A thread's [`Writer`] does whatever the mode says each time it is told to commit, so the drivers
+//! need not know more than for logs.
 
 use anyhow::{Result, bail, ensure};
 
@@ -10,17 +11,20 @@ use crate::subject::{Seen, Setup, Subject, Writer};
 /// Bytes that a stack has before any are overwritten or read.
 const FILLED: u64 = 1 << 20;
 
-/// What `bstack` believes a device to write as a whole: it overwrites in place within such a block, and journals what lies in two.
+/// What `bstack` believes a device to write as a whole: it overwrites in place within such a block,
+/// and journals what lies in two.
 const ATOMIC: u64 = 256;
 
-/// Bytes in front of the payload in `bstack`'s file. Where ours puts it, both kinds of places are as good as any.
+/// Bytes in front of the payload in `bstack`'s file. Where ours puts it, both kinds of places are
+/// as good as any.
 const HEADER: u64 = 32;
 
 /// Bytes that threads beside push.
 const PUSHED: usize = 100;
 
-/// Free blocks that a heap has before any is allocated by a thread that is measured. With so many, the one that `bstack`'s slab gives out first
-/// lies within [`ATOMIC`] bytes if it is of 64: others, one in four, would cost it three barriers more.
+/// Free blocks that a heap has before any is allocated by a thread that is measured. With so many,
+/// the one that `bstack`'s slab gives out first lies within [`ATOMIC`] bytes if it is of 64:
+/// others, one in four, would cost it three barriers more.
 const FRAGMENTS: u64 = 33;
 
 /// A byte stack each of whose changes is durable when it returns.
@@ -70,7 +74,12 @@ impl<S: Stack + 'static> OfStack<S> {
 impl<S: Stack + 'static> Subject for OfStack<S> {
     fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>> {
         let random = Random(thread as u64 + 1);
-        Ok(Box::new(StackWriter { stack: &self.stack, mode: self.mode, random, buffer: Vec::new() }))
+        Ok(Box::new(StackWriter {
+            stack: &self.stack,
+            mode: self.mode,
+            random,
+            buffer: Vec::new(),
+        }))
     }
 
     fn disturber(&self) -> Result<Box<dyn Writer + '_>> {
@@ -163,7 +172,8 @@ pub(crate) trait Heap: Send + Sync {
     /// Allocates a block of so many bytes and frees it: two changes, each waited for.
     fn pair(&self, len: u64) -> Result<()>;
 
-    /// Allocates blocks of so many bytes and frees every other one: `free` of them are free, none beside another, and the last one lives.
+    /// Allocates blocks of so many bytes and frees every other one: `free` of them are free, none
+    /// beside another, and the last one lives.
     fn fragment(&self, free: u64, len: u64) -> Result<()>;
 
     /// Length of the file's payload in bytes.

@@ -1,8 +1,10 @@
 //! What a subject is: something that keeps records, opened in a directory.
 //!
-//! The traits are small on purpose. A [`Subject`] is opened once per process and shared; each thread gets a [`Writer`] of its own, made
-//! in that thread. What a subject cannot do it does not list in its [`Entry`], and nobody asks for it. Structures that are not logs
-//! (a stack, a heap) have traits and modes of their own, in [`structures`](crate::structures), where they become subjects.
+//! The traits are small on purpose. A [`Subject`] is opened once per process and shared; each
+//! thread gets a [`Writer`] of its own, made in that thread. What a subject cannot do it does not
+//! list in its [`Entry`], and nobody asks for it. Structures that are not logs (a stack, a heap)
+//! have traits and modes of their own, in [`structures`](crate::structures), where they become
+//! subjects.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -37,12 +39,14 @@ pub(crate) trait Subject: Send + Sync {
     /// A handle to write with, made in the thread that uses it; `thread` counts from 0.
     fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>>;
 
-    /// Hands everything appended to the operating system. For subjects whose `append` does that already: nothing.
+    /// Hands everything appended to the operating system. For subjects whose `append` does that
+    /// already: nothing.
     fn flush(&self) -> Result<()> {
         Ok(())
     }
 
-    /// Shows every record to `seen`, in order, in the strongest way that still verifies what the subject verifies.
+    /// Shows every record to `seen`, in order, in the strongest way that still verifies what the
+    /// subject verifies.
     fn replay(&self, _seen: &mut Seen) -> Result<()> {
         bail!("cannot replay")
     }
@@ -228,7 +232,8 @@ impl Entry {
         self.abilities.contains(&mode.ability())
     }
 
-    /// The mode whose acknowledgements [`prove`](crate::prove) looks at; `None` when nothing it does is durable.
+    /// The mode whose acknowledgements [`prove`](crate::prove) looks at; `None` when nothing it
+    /// does is durable.
     pub(crate) fn provable(&self) -> Option<Mode> {
         [Mode::Durable, Mode::StackPush, Mode::HeapPair].into_iter().find(|mode| self.can(*mode))
     }

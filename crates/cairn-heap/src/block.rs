@@ -3,16 +3,17 @@
 use std::ops::Range;
 
 use crate::error::{Error, Result};
-use crate::heap::Heap;
 
-/// A handle of a live block: a value to be copied at will, that changes nothing when it is dropped.
+/// A handle of a block: a plain value. Copying or dropping it does not change the heap.
 ///
-/// Each use checks that the block it was given for still lives: a handle whose block was freed or reallocated, or which is of another
-/// heap, is refused with [`Error::InvalidBlock`], whatever lies there now. To keep it, store [`to_raw`](Self::to_raw) in another block or in a root.
+/// The heap verifies a handle at each use. If the block was freed or reallocated, or belongs to
+/// another heap, the call fails with [`Error::InvalidBlock`], also if another block occupies its
+/// place by then. To keep a handle, store [`to_raw`](Self::to_raw) in another block or in a root.
 ///
-/// A handle that a transaction gave out names nothing if that did not succeed.
+/// If a transaction fails, the handles that it returned are invalid.
 ///
-/// The block of length 0 is [`EMPTY`](Self::EMPTY): it takes no space, always lives, and freeing it does nothing.
+/// [`EMPTY`](Self::EMPTY) is the block of length 0. It takes no space, is always live, and freeing
+/// it does nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Block {
     start: u64,
@@ -28,7 +29,7 @@ impl Block {
         Block { start, len, tag }
     }
 
-    /// Where its first byte is in the heap's stack.
+    /// Offset of its first byte in the heap's stack.
     #[must_use]
     pub fn start(&self) -> u64 {
         self.start
@@ -40,7 +41,7 @@ impl Block {
         self.start + self.len
     }
 
-    /// Length in bytes, as it was asked for.
+    /// Length in bytes, as requested.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.len
@@ -56,62 +57,23 @@ impl Block {
         self.tag
     }
 
-    /// The handle as an integer, to be stored; 0 is the empty block.
+    /// The handle as an integer, for storing; 0 for the empty block.
+    /// [`Heap::block`](crate::Heap::block) rebuilds the handle from it.
     #[must_use]
     pub fn to_raw(&self) -> u128 {
         u128::from(self.tag) << 64 | u128::from(self.start)
     }
 
-    /// The handle that was stored. It is the block's that it was made from, or refused.
-    ///
-    /// # Errors
-    /// [`Error::InvalidBlock`]; [`Error::Stack`] when the system cannot read.
-    pub fn from_raw(raw: u128, heap: &Heap) -> Result<Self> {
-        heap.block(raw)
-    }
-
-    /// A part of the block, its end excluded.
+    /// Part of the block: a range of its bytes, the end excluded.
     ///
     /// # Errors
     /// [`Error::OutOfRange`].
     pub fn subslice(&self, range: Range<u64>) -> Result<Slice> {
         Slice::from(*self).subslice(range)
     }
-
-    /// As [`Heap::read`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read(&self, heap: &Heap) -> Result<Vec<u8>> {
-        heap.read(*self)
-    }
-
-    /// As [`Heap::read_into`].
-    ///
-    /// # Errors
-    /// As there.
-    pub fn read_into(&self, heap: &Heap, buf: &mut [u8]) -> Result<()> {
-        heap.read_into(*self, buf)
-    }
-
-    /// As [`Heap::write`]: durable on return.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn write(&self, heap: &Heap, bytes: impl AsRef<[u8]>) -> Result<()> {
-        heap.write(*self, bytes)
-    }
-
-    /// As [`Heap::zero`]: durable on return.
-    ///
-    /// # Errors
-    /// As there.
-    pub fn zero(&self, heap: &Heap) -> Result<()> {
-        heap.zero(*self)
-    }
 }
 
-/// A part of a block; valid as long as the block's handle.
+/// Part of a block; valid as long as the block's handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Slice {
     block: Block,
@@ -132,7 +94,7 @@ impl Slice {
         self.block
     }
 
-    /// Where it starts in the block, in bytes.
+    /// Offset of its first byte in the block.
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.offset
@@ -150,7 +112,7 @@ impl Slice {
         self.len == 0
     }
 
-    /// A part of this part; the range counts from its beginning.
+    /// Part of this part; the range is relative to its start.
     ///
     /// # Errors
     /// [`Error::OutOfRange`].
@@ -158,7 +120,11 @@ impl Slice {
         if range.start > range.end || range.end > self.len {
             return Err(Error::OutOfRange { start: range.start, end: range.end, len: self.len });
         }
-        Ok(Slice { block: self.block, offset: self.offset + range.start, len: range.end - range.start })
+        Ok(Slice {
+            block: self.block,
+            offset: self.offset + range.start,
+            len: range.end - range.start,
+        })
     }
 
     /// The first `len` bytes.
@@ -166,8 +132,18 @@ impl Slice {
         self.subslice(0..len as u64)
     }
 
-    /// Where it is in the stack.
+    /// The range of the stack that it covers.
     pub(crate) fn range(&self) -> Range<u64> {
         self.block.start + self.offset..self.block.start + self.offset + self.len
     }
+}
+
+/// The tag in a stored handle.
+pub(crate) fn tag_of(raw: u128) -> u64 {
+    u64::try_from(raw >> 64).expect("the upper half")
+}
+
+/// Offset of the block of a stored handle.
+pub(crate) fn start_of(raw: u128) -> u64 {
+    u64::try_from(raw & u128::from(u64::MAX)).expect("the lower half")
 }

@@ -1,51 +1,28 @@
-//! Walking the arena: the proof that a heap is whole, and the list of all that is not.
+//! The check: walks the arena, and proves that a heap is sound or lists every violation.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 
-use crate::block::Block;
+use cairn_stack::Stack;
+
+use crate::block::{Block, start_of};
 use crate::error::{Error, Result};
-use crate::layout::{
-    ARENA, BIN_COUNT, FREE_BYTES, FREE_RUNS, HEADS, Header, LAST_LEN, LIVE_BLOCKS, LIVE_BYTES, ROOT_TABLE, ROOTS,
-    RUN_HEADER_LEN, RUN_PREFIX, Run, State,
+use crate::header::{
+    ENDS_IN_HEADER, FREE_BYTES, FREE_RUNS, HEADS, Header, LAST_LEN, LIVE_BLOCKS, LIVE_BYTES,
+    ROOT_TABLE, ROOTS,
 };
+use crate::layout::{ARENA, Geometry, LISTS, RUN_HEADER_LEN, Run, State, is_exact};
 use crate::mutation::{self, Mutation};
-use crate::policy::{Fit, is_exact};
-use crate::transaction::start_of;
+use crate::policy::FreeRuns;
+use crate::walk::{Counted, Source, Walk};
 
-/// Where a walk reads.
-pub(crate) trait Source {
-    fn len(&self) -> u64;
-    fn read(&mut self, at: u64, buf: &mut [u8]) -> Result<()>;
-}
-
-impl Source for cairn_stack::Transaction<'_> {
-    fn len(&self) -> u64 {
-        cairn_stack::Transaction::len(self)
-    }
-
-    fn read(&mut self, at: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.get_into(at, buf)?)
-    }
-}
-
-impl Source for &cairn_stack::Stack {
-    fn len(&self) -> u64 {
-        cairn_stack::Stack::len(self)
-    }
-
-    fn read(&mut self, at: u64, buf: &mut [u8]) -> Result<()> {
-        Ok(self.get_into(at, buf)?)
-    }
-}
-
-/// Something in a heap that is not as it should be.
+/// One fault that the check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Violation {
-    /// Where in the stack, in bytes.
+    /// Its offset in the stack, in bytes.
     pub offset: u64,
-    /// What is wrong there.
+    /// The fault, in words.
     pub what: &'static str,
 }
 
@@ -55,37 +32,45 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What [`check`](crate::Heap::check) found. The four kinds of bytes add up to the length of the stack.
+/// Result of [`check`](crate::Heap::check). The four kinds of bytes add up to the length of the
+/// stack.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Report {
-    /// All that is wrong, in no order; empty for a heap that is whole.
+    /// Every fault, in no order; empty for a sound heap.
     pub violations: Vec<Violation>,
     /// Length of the stack, in bytes.
     pub len: u64,
-    /// Bytes of the heap's header, and of those of live blocks.
+    /// Bytes of the heap's header, and of the headers of live runs.
     pub header_bytes: u64,
-    /// Bytes of live blocks, with those that they have beyond what was asked for.
+    /// Bytes of live blocks, and unused bytes behind them.
     pub allocated_bytes: u64,
-    /// Bytes of free runs, their headers included.
+    /// Bytes of free runs, headers included.
     pub free_bytes: u64,
-    /// Bytes that are none of these: only in a damaged heap.
+    /// Bytes of no run; 0 unless the heap is damaged.
     pub lost_bytes: u64,
-    /// Blocks that live.
+    /// Number of live blocks.
     pub live_blocks: u64,
-    /// Bytes that were asked for them.
+    /// Sum of their lengths, as requested, in bytes.
     pub live_bytes: u64,
-    /// Free runs.
+    /// Number of free runs.
     pub free_runs: u64,
-    /// Bytes of the longest of them.
+    /// Bytes of the longest free run, header included; 0 if there is none.
     pub largest_free: u64,
 }
 
 impl Report {
-    /// Whether nothing is wrong.
+    /// Whether the check found no fault.
     #[must_use]
     pub fn is_sound(&self) -> bool {
         self.violations.is_empty()
+    }
+
+    /// For a stack of `len` bytes that ends within the heap's header.
+    fn of_part(len: u64) -> Self {
+        let mut report = Report { len, lost_bytes: len, ..Report::default() };
+        report.expect(false, len, ENDS_IN_HEADER);
+        report
     }
 
     fn expect(&mut self, holds: bool, offset: u64, what: &'static str) {
@@ -95,207 +80,273 @@ impl Report {
     }
 }
 
-const WINDOW: usize = 64 << 10;
-
-/// Reads runs in order, many at once.
-struct Walk<'a> {
-    source: &'a mut dyn Source,
-    fit: &'a dyn Fit,
-    key: u64,
-    end: u64,
-    window: Vec<u8>,
-    window_at: u64,
+/// Checks the heap in a stack, also one that is too damaged to open. Proves that every byte is
+/// exactly one of header, free, and allocated, and that all metadata agree; otherwise lists every
+/// violation. [`Heap::check`](crate::Heap::check) does the same for an open heap.
+///
+/// Needs no policy. Reads all headers. Changes of the stack wait for it.
+///
+/// # Errors
+/// [`Error::NotAHeap`], [`Error::UnsupportedVersion`]; [`Error::Corrupt`] if the fixed part of the
+/// header is damaged, because it holds the key of all other checksums; [`Error::Stack`] if the
+/// system cannot read. All other damage is in the report, not an error.
+///
+/// # Examples
+/// ```
+/// # use cairn_heap::{Error, Heap, SizeClass};
+/// # use cairn_stack::Stack;
+/// # let dir = tempfile::tempdir()?;
+/// # let path = dir.path().join("heap");
+/// let heap = Heap::open(Stack::open(&path)?, SizeClass)?;
+/// let block = heap.alloc_with("kept")?;
+/// heap.set_root(0, block)?;
+/// // Another program writes to the heap's stack.
+/// let stack = heap.into_stack();
+/// stack.push("stray")?;
+///
+/// let report = cairn_heap::check(&stack)?;
+/// assert!(!report.is_sound());
+/// let Err(Error::StrayBytes { offset, len }) = Heap::attach(stack) else { panic!() };
+/// assert_eq!((offset, len), (report.violations[0].offset, 5));
+///
+/// // Without those bytes, the heap is as it was.
+/// Stack::open(&path)?.discard(len)?;
+/// let heap = Heap::open(Stack::open(&path)?, SizeClass)?;
+/// assert_eq!(heap.read(heap.root(0)?)?, b"kept");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn check(stack: &Stack) -> Result<Report> {
+    inspect(stack, |source| {
+        let mut header = Header::blank();
+        let there = source.len().min(ARENA);
+        source.read(0, &mut header.bytes[..usize::try_from(there).expect("a header at most")])?;
+        match header.identify(source.len()) {
+            Ok((_, geometry)) => prove(source, geometry),
+            // The checksum of a header that is cut short cannot match.
+            Err(Error::Corrupt { .. }) if there < ARENA => Ok(Report::of_part(there)),
+            Err(error) => Err(error),
+        }
+    })
 }
 
-impl<'a> Walk<'a> {
-    fn new(source: &'a mut dyn Source, fit: &'a dyn Fit, key: u64) -> Self {
-        let end = source.len();
-        Walk { source, fit, key, end, window: Vec::new(), window_at: 0 }
-    }
-
-    /// The run at `at`; `None` where none is.
-    fn run(&mut self, at: u64) -> Result<Option<Run>> {
-        if self.end - at < RUN_PREFIX as u64 {
-            return Ok(None);
-        }
-        let inside = at >= self.window_at && at + RUN_PREFIX as u64 <= self.window_at + self.window.len() as u64;
-        if !inside {
-            let len = usize::try_from(self.end - at).unwrap_or(WINDOW).min(WINDOW);
-            self.window.resize(len, 0);
-            self.source.read(at, &mut self.window)?;
-            self.window_at = at;
-        }
-        let from = usize::try_from(at - self.window_at).expect("inside the window");
-        let bytes = self.window[from..from + RUN_PREFIX].try_into().expect("as long as asked for");
-        Ok(Run::decode(self.key, at, bytes, self.fit.granule(), self.end))
-    }
-
-    /// The first place behind `at` where a run is.
-    fn next_run(&mut self, mut at: u64) -> Result<u64> {
-        loop {
-            at = at.saturating_add(self.fit.granule());
-            if at >= self.end {
-                return Ok(self.end);
-            }
-            if self.run(at)?.is_some() {
-                return Ok(at);
-            }
-        }
+/// Looks at one moment of a stack, in a transaction, so that changes wait. A poisoned stack runs no
+/// transactions; it does not change either, so it is read directly.
+pub(crate) fn inspect<T>(stack: &Stack, look: impl Fn(&mut dyn Source) -> Result<T>) -> Result<T> {
+    match stack.transaction(|tx| look(tx)) {
+        Err(Error::Stack(cairn_stack::Error::Poisoned { .. })) => look(&mut &*stack),
+        result => result,
     }
 }
 
-pub(crate) fn check(source: &mut dyn Source, fit: &dyn Fit, key: u64) -> Result<Report> {
-    let mut report = Report { len: source.len(), header_bytes: ARENA, ..Report::default() };
-    if report.len < ARENA {
-        report.expect(false, report.len, "the stack ends within the heap's header");
-        (report.lost_bytes, report.header_bytes) = (report.len, 0);
-        return Ok(report);
+pub(crate) fn prove(source: &mut dyn Source, geometry: Geometry) -> Result<Report> {
+    let len = source.len();
+    if len < ARENA {
+        return Ok(Report::of_part(len));
     }
     let mut header = Header::blank();
     source.read(0, &mut header.bytes[..])?;
-    for found in [header.identify(report.len).map(drop), header.verify()] {
+    let mut report = Report { len, header_bytes: ARENA, ..Report::default() };
+    for found in [header.identify(len).map(drop), header.verify()] {
         match found {
             Ok(()) => {}
             Err(Error::Corrupt { offset, what }) => report.expect(false, offset, what),
-            Err(_) => report.expect(false, 0, "the header is not one of a heap of this version"),
+            Err(_) => {
+                report.expect(false, 0, "this is not the header of a heap of this format version")
+            }
         }
     }
-    let (free, live) = walk(Walk::new(source, fit, key), &header, &mut report)?;
+    let mut proof = Proof::new(&header, geometry, report);
+    proof.walk(Walk::new(source, geometry))?;
     if !mutation::is(Mutation::CheckSkipsLists) {
-        check_lists(&header, fit, &free, &mut report);
+        proof.check_lists();
     }
-    for slot in 0..ROOTS {
-        let raw = header.root(slot);
-        let lives = raw == 0 || live.get(&start_of(raw)) == Some(&raw) || mutation::is(Mutation::CheckSkipsRoots);
-        report.expect(lives, (ROOT_TABLE + 16 * slot) as u64, "no block lives that has the handle of this root");
-    }
-    for (at, counted, found) in [
-        (LIVE_BLOCKS, header.live_blocks(), report.live_blocks),
-        (LIVE_BYTES, header.live_bytes(), report.live_bytes),
-        (FREE_RUNS, header.free_runs(), report.free_runs),
-        (FREE_BYTES, header.free_bytes(), report.free_bytes),
-    ] {
-        report.expect(counted == found || mutation::is(Mutation::CheckSkipsCounters), at as u64, "a counter is wrong");
-    }
-    let sum = report.header_bytes + report.allocated_bytes + report.free_bytes + report.lost_bytes;
-    let len = report.len;
-    report.expect(sum == len, 0, "the walk does not account for every byte once");
-    Ok(report)
+    proof.check_roots();
+    proof.check_counters();
+    Ok(proof.report)
 }
 
-type Free = BTreeMap<u64, Run>;
+/// The state of a check.
+struct Proof<'a> {
+    header: &'a Header,
+    geometry: Geometry,
+    report: Report,
+    counted: Counted,
+    /// The previous run; `None` if its header does not verify.
+    before: Option<Run>,
+    /// Length of the previous run; `None` if it is unknown.
+    prev_len: Option<u64>,
+    /// Free runs, by offset.
+    free: BTreeMap<u64, Run>,
+    /// Stored handles of live blocks, by the blocks' offsets.
+    live: HashMap<u64, u128>,
+    /// Tags of live blocks.
+    tags: HashSet<u64>,
+}
 
-/// From one end of the arena to the other. Returns the free runs, and handles of live blocks by their starts.
-fn walk(mut walk: Walk<'_>, header: &Header, report: &mut Report) -> Result<(Free, HashMap<u64, u128>)> {
-    let (mut free, mut live, mut tags) = (Free::new(), HashMap::new(), HashSet::new());
-    let mut at = ARENA;
-    let mut before: Option<Run> = None;
-    let mut prev_len = Some(0);
-    while at < walk.end {
-        let Some(run) = walk.run(at)? else {
-            let next = walk.next_run(at)?;
-            report.expect(false, at, "a run should start here, and its header is none");
-            report.lost_bytes += next - at;
-            (at, before, prev_len) = (next, None, None);
-            continue;
-        };
-        if mutation::is(Mutation::CheckSkipsNeighbours) {
-            (before, prev_len) = (None, None);
+impl<'a> Proof<'a> {
+    fn new(header: &'a Header, geometry: Geometry, report: Report) -> Self {
+        Proof {
+            header,
+            geometry,
+            report,
+            counted: Counted::default(),
+            before: None,
+            prev_len: Some(0),
+            free: BTreeMap::new(),
+            live: HashMap::new(),
+            tags: HashSet::new(),
         }
-        report.expect(prev_len.is_none_or(|len| len == run.prev_len), at, "the length of the run before is wrong");
+    }
+
+    /// Reads all runs, from the start of the arena to the end of the stack.
+    fn walk(&mut self, mut walk: Walk<'_>) -> Result<()> {
+        let (mut at, mut ended) = (ARENA, false);
+        while at < walk.end {
+            let ends = self.counted.is_all(self.header)
+                && !ended
+                && !mutation::is(Mutation::CheckBelievesTheEnd);
+            self.report.expect(!ends, at, "the heap ends here, but the stack is longer");
+            ended |= ends;
+            let Some(run) = walk.run(at)? else {
+                let what = walk.why_no_run(at)?;
+                self.report.expect(ends, at, what);
+                let next = walk.next_run(at)?;
+                self.report.lost_bytes += next - at;
+                (at, self.before, self.prev_len) = (next, None, None);
+                continue;
+            };
+            self.meet(&run, walk.end);
+            at = run.end();
+        }
+        self.report.expect(
+            self.prev_len.is_none_or(|len| len == self.header.last_len()),
+            LAST_LEN as u64,
+            "the length of the last run is wrong",
+        );
+        Ok(())
+    }
+
+    fn meet(&mut self, run: &Run, end: u64) {
+        if mutation::is(Mutation::CheckSkipsNeighbours) {
+            (self.before, self.prev_len) = (None, None);
+        }
+        let (at, report) = (run.at, &mut self.report);
+        report.expect(
+            self.prev_len.is_none_or(|len| len == run.prev_len),
+            at,
+            "the recorded length of the previous run is wrong",
+        );
         match run.state {
             State::Free { .. } => {
-                report.expect(!before.is_some_and(|run| run.is_free()), at, "two neighbours are free");
-                report.expect(run.end() < walk.end, at, "the last run is free");
-                report.free_runs += 1;
-                report.free_bytes += run.len;
+                let apart = !self.before.is_some_and(|run| run.is_free());
+                report.expect(apart, at, "two adjacent runs are free");
+                report.expect(run.end() < end, at, "the last run is free");
                 report.largest_free = report.largest_free.max(run.len);
-                free.insert(at, run);
+                self.free.insert(at, *run);
             }
             State::Live { tag, .. } => {
-                let block = Block::new(at + RUN_HEADER_LEN, run.block_len(), tag);
                 let trusted = mutation::is(Mutation::CheckSkipsTags);
-                let given_out = (walk.key..header.next_tag()).contains(&tag);
+                let given_out = (self.geometry.key..self.header.next_tag()).contains(&tag);
                 report.expect(given_out || trusted, at, "a block's tag was never given out");
-                report.expect(tags.insert(tag) || trusted, at, "two blocks have the same tag");
-                report.live_blocks += 1;
-                report.live_bytes += block.len();
+                let once = self.tags.insert(tag) || trusted;
+                report.expect(once, at, "two blocks have the same tag");
                 report.header_bytes += RUN_HEADER_LEN;
                 report.allocated_bytes += run.len - RUN_HEADER_LEN;
-                live.insert(block.start(), block.to_raw());
             }
         }
-        (at, prev_len, before) = (run.end(), Some(run.len), Some(run));
+        if let Some(block) = run.block() {
+            self.live.insert(block.start(), block.to_raw());
+        }
+        self.counted.add(run);
+        (self.prev_len, self.before) = (Some(run.len), Some(*run));
     }
-    report.expect(
-        prev_len.is_none_or(|len| len == header.last_len()),
-        LAST_LEN as u64,
-        "the length of the last run is wrong",
-    );
-    Ok((free, live))
-}
 
-/// Each free run is in its list, once.
-fn check_lists(header: &Header, fit: &dyn Fit, free: &Free, report: &mut Report) {
-    let mut listed = HashSet::new();
-    for bin in 0..BIN_COUNT {
-        let (mut at, mut from) = (header.head(bin), 0);
-        let head = (HEADS + 8 * bin) as u64;
-        report.expect((at != 0) == header.has(bin), head, "the bit of this list of free runs is wrong");
-        while at != 0 {
-            let Some(Run { len, state: State::Free { next, back }, .. }) = free.get(&at).copied() else {
-                report.expect(false, at, "a list of free runs leads here, and no free run starts here");
-                break;
-            };
-            if !listed.insert(at) {
-                report.expect(false, at, "a free run is in a list twice, or in two");
-                break;
+    /// Each free run is in the list of its length, exactly once.
+    fn check_lists(&mut self) {
+        let (free, header, report) = (&self.free, self.header, &mut self.report);
+        let mut listed = HashSet::new();
+        for list in 0..LISTS {
+            let (mut at, mut from) = (header.head(list), 0);
+            let head = (HEADS + 8 * list) as u64;
+            let bit = (at != 0) == header.has(list);
+            report.expect(bit, head, "the bit of this list of free runs is wrong");
+            while at != 0 {
+                let Some(Run { len, state: State::Free { next, back }, .. }) =
+                    free.get(&at).copied()
+                else {
+                    report.expect(false, at, LEADS_NOWHERE);
+                    break;
+                };
+                if !listed.insert(at) {
+                    report.expect(false, at, "a free run is in a list twice, or in two lists");
+                    break;
+                }
+                let right = self.geometry.list_of(len) == list;
+                report.expect(right, at, "a free run is in the list of another length");
+                report.expect(back == from, at, "links of free runs do not match");
+                (at, from) = (next, at);
             }
-            report.expect(fit.bin(len) == bin, at, "a free run is in the list of another length");
-            report.expect(back == from, at, "links of free runs do not match");
-            (at, from) = (next, at);
+        }
+        for at in free.keys().filter(|at| !listed.contains(at)) {
+            report.expect(false, *at, "a free run is in no list");
         }
     }
-    for at in free.keys().filter(|at| !listed.contains(at)) {
-        report.expect(false, *at, "a free run is in no list");
+
+    fn check_roots(&mut self) {
+        for slot in 0..ROOTS {
+            let raw = self.header.root(slot);
+            let lives = raw == 0
+                || self.live.get(&start_of(raw)) == Some(&raw)
+                || mutation::is(Mutation::CheckSkipsRoots);
+            let at = (ROOT_TABLE + 16 * slot) as u64;
+            self.report.expect(lives, at, "this root names no live block");
+        }
+    }
+
+    /// Puts the counts into the report, and compares them with the header's.
+    fn check_counters(&mut self) {
+        let Counted { live_blocks, live_bytes, free_runs, free_bytes, .. } = self.counted;
+        let (header, report) = (self.header, &mut self.report);
+        for (at, said, found) in [
+            (LIVE_BLOCKS, header.live_blocks(), live_blocks),
+            (LIVE_BYTES, header.live_bytes(), live_bytes),
+            (FREE_RUNS, header.free_runs(), free_runs),
+            (FREE_BYTES, header.free_bytes(), free_bytes),
+        ] {
+            let right = said == found || mutation::is(Mutation::CheckSkipsCounters);
+            report.expect(right, at as u64, "a counter is wrong");
+        }
+        (report.live_blocks, report.live_bytes) = (live_blocks, live_bytes);
+        (report.free_runs, report.free_bytes) = (free_runs, free_bytes);
+        let parts = report.header_bytes + report.allocated_bytes + free_bytes + report.lost_bytes;
+        let len = report.len;
+        report.expect(parts == len, 0, "the check did not account for every byte once");
     }
 }
 
-pub(crate) fn blocks(source: &mut dyn Source, fit: &dyn Fit, key: u64) -> Result<Vec<Block>> {
-    let mut walk = Walk::new(source, fit, key);
+const LEADS_NOWHERE: &str = "a list of free runs points here, but no free run starts here";
+
+pub(crate) fn blocks(source: &mut dyn Source, geometry: Geometry) -> Result<Vec<Block>> {
+    let mut walk = Walk::new(source, geometry);
     let (mut at, mut found) = (ARENA, Vec::new());
     while at < walk.end {
-        let run = walk.run(at)?;
-        let run = run.ok_or(Error::Corrupt { offset: at, what: "a run should start here, and its header is none" })?;
-        if let State::Live { tag, .. } = run.state {
-            found.push(Block::new(at + RUN_HEADER_LEN, run.block_len(), tag));
-        }
+        let Some(run) = walk.run(at)? else {
+            return Err(Error::Corrupt { offset: at, what: walk.why_no_run(at)? });
+        };
+        found.extend(run.block());
         at = run.end();
     }
     Ok(found)
 }
 
-/// Length of the longest free run: the longest in the last list that has one.
-pub(crate) fn largest_free(source: &mut dyn Source, header: &Header, fit: &dyn Fit) -> Result<u64> {
-    let Some(bin) = (0..BIN_COUNT).rev().find(|bin| header.has(*bin)) else { return Ok(0) };
-    let corrupt =
-        |offset| Error::Corrupt { offset, what: "a list of free runs leads here, and no free run starts here" };
-    let end = source.len();
-    let (mut at, mut longest) = (header.head(bin), 0);
-    let look_at = if is_exact(bin) { 1 } else { header.free_runs() };
-    for _ in 0..look_at {
-        if at == 0 {
-            break;
-        }
-        let mut bytes = [0; RUN_PREFIX];
-        if at < ARENA || at.checked_add(RUN_PREFIX as u64).is_none_or(|to| to > end) {
-            return Err(corrupt(at));
-        }
-        source.read(at, &mut bytes)?;
-        match Run::decode(header.key(), at, &bytes, fit.granule(), end) {
-            Some(Run { len, state: State::Free { next, .. }, .. }) => (at, longest) = (next, longest.max(len)),
-            _ => return Err(corrupt(at)),
-        }
-    }
-    Ok(longest)
+/// Length of the longest free run. It is in the last list that is not empty.
+pub(crate) fn largest_free(
+    source: &mut dyn Source,
+    header: &Header,
+    geometry: Geometry,
+) -> Result<u64> {
+    let Some(list) = (0..LISTS).rev().find(|list| header.has(*list)) else { return Ok(0) };
+    let look_at = if is_exact(list) { 1 } else { usize::MAX };
+    let mut free = FreeRuns::new(source, header, geometry);
+    free.runs(list).take(look_at).try_fold(0, |longest, run| Ok(run?.len.max(longest)))
 }

@@ -1,38 +1,63 @@
-//! Several changes as one.
+//! Transactions: several changes that commit together.
 
 use std::collections::HashSet;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::arena::{Arena, verify_block};
-use crate::block::{Block, Slice};
-use crate::error::{BlockFault, Error, Result};
-use crate::heap::Heap;
-use crate::layout::{Header, NEXT_TAG, ROOTS, RUN_PREFIX, Run, State, USER_AREA_LEN, run_of};
+use crate::arena;
+use crate::block::{Block, Slice, start_of, tag_of};
+use crate::error::{Error, Result};
+use crate::header::{Header, NEXT_TAG, ROOTS, USER_AREA_LEN, check_slot};
+use crate::identity::PolicyId;
+use crate::layout::Geometry;
 use crate::mutation::{self, Mutation};
+use crate::policy::Policy;
+use crate::runs::{self, Runs};
 
-/// Changes of a heap that take place together, or not at all; see [`Heap::transaction`].
+/// What all transactions of an open heap share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) policy_id: PolicyId,
+    /// `None` if the heap was opened without it.
+    pub(crate) policy: Option<Arc<dyn Policy>>,
+    pub(crate) geometry: Geometry,
+    /// Lower bound for the next tag, in addition to the file's.
+    pub(crate) next_tag: AtomicU64,
+}
+
+impl Shared {
+    fn policy(&self) -> Result<&dyn Policy> {
+        self.policy.as_deref().ok_or(Error::UnknownPolicy { found: self.policy_id })
+    }
+}
+
+/// Changes of a heap that commit together; see
+/// [`Heap::transaction`](crate::Heap::transaction).
 ///
-/// Operations see what the transaction itself has changed. One that is refused has changed nothing, and the closure may go on
-/// after it; but when the system cannot read, or the heap turns out to be damaged, the transaction fails.
+/// Operations see the transaction's own changes. An operation that is refused changes nothing, and
+/// the closure may continue. If the system cannot read, or the heap is damaged, the whole
+/// transaction fails.
 ///
-/// What the transaction frees is free for its own allocations at once, and for everybody else when it is durable. Readers see it until then.
+/// The transaction may reuse space that it frees itself. Other transactions may reuse it after the
+/// commit. Readers see the freed block until the commit is durable.
 #[derive(Debug)]
 pub struct Transaction<'a, 's> {
-    heap: &'a Heap,
+    heap: &'a Shared,
     tx: &'a mut cairn_stack::Transaction<'s>,
-    /// The header as it was, and as it is to be; read when first needed.
+    /// The header before and after the transaction; `None` until an operation needs it.
     headers: Option<(Header, Header)>,
+    /// Tags of the blocks that this transaction freed or reallocated.
     freed: HashSet<u64>,
-    /// What went wrong halfway through an operation.
+    /// The error that stopped an operation halfway. It fails the transaction.
     broken: Option<Error>,
 }
 
 impl<'a, 's> Transaction<'a, 's> {
-    pub(crate) fn new(heap: &'a Heap, tx: &'a mut cairn_stack::Transaction<'s>) -> Self {
+    pub(crate) fn new(heap: &'a Shared, tx: &'a mut cairn_stack::Transaction<'s>) -> Self {
         Transaction { heap, tx, headers: None, freed: HashSet::new(), broken: None }
     }
 
-    /// Reads the header, if that was not done.
+    /// Reads the header, unless an earlier operation did.
     fn load(&mut self) -> Result<&mut Header> {
         if self.headers.is_none() {
             let mut header = Header::blank();
@@ -50,36 +75,39 @@ impl<'a, 's> Transaction<'a, 's> {
         }
     }
 
-    /// Runs an operation; what fails halfway breaks the transaction.
-    fn operate<T>(&mut self, run: impl FnOnce(&mut Arena<'_, 's>) -> Result<T>) -> Result<T> {
+    /// Runs an operation. An error of the system, or damage, breaks the transaction.
+    fn operate<T>(&mut self, run: impl FnOnce(&mut Runs<'_, 's>) -> Result<T>) -> Result<T> {
         self.header()?;
         let (_, header) = self.headers.as_mut().expect("it was just read");
-        let result = run(&mut Arena { tx: self.tx, header, fit: &*self.heap.fit });
-        if let Err(error @ (Error::Stack(_) | Error::Corrupt { .. })) = &result {
+        let result = run(&mut Runs { tx: self.tx, header, geometry: self.heap.geometry });
+        if let Err(error @ (Error::Stack(_) | Error::Corrupt { .. } | Error::StrayBytes { .. })) =
+            &result
+        {
             self.broken = Some(error.clone());
         }
         result
     }
 
-    /// A tag that no block ever had: not even one of a transaction that came to nothing, whose handles somebody may have kept.
+    /// A tag that no block ever had. That excludes the blocks of failed transactions, too: the
+    /// caller may have kept their handles.
     fn tag(&mut self) -> Result<u64> {
         let stored = self.header()?.next_tag();
         let tag = match mutation::is(Mutation::ForgetRefusedTags) {
             true => stored,
             false => stored.max(self.heap.next_tag.load(Ordering::Relaxed)),
         };
-        if mutation::is(Mutation::RepeatTag) && tag > self.heap.key {
+        if mutation::is(Mutation::RepeatTag) && tag > self.heap.geometry.key {
             return Ok(tag - 1);
         }
         let next = tag
             .checked_add(1)
-            .ok_or(Error::Corrupt { offset: NEXT_TAG as u64, what: "no tag is left to be given out" })?;
+            .ok_or(Error::Corrupt { offset: NEXT_TAG as u64, what: "all tags are used up" })?;
         self.heap.next_tag.store(next, Ordering::Relaxed);
         self.header()?.set_next_tag(next);
         Ok(tag)
     }
 
-    /// Brings the header to the file.
+    /// Verifies the roots, and writes the header where it changed.
     pub(crate) fn finish(mut self) -> Result<()> {
         if let Some(error) = self.broken.filter(|_| !mutation::is(Mutation::CommitHalf)) {
             return Err(error);
@@ -87,7 +115,10 @@ impl<'a, 's> Transaction<'a, 's> {
         let Some((before, after)) = &mut self.headers else { return Ok(()) };
         for slot in 0..ROOTS {
             let raw = after.root(slot);
-            if raw != 0 && self.freed.contains(&tag_of(raw)) && !mutation::is(Mutation::LetRootsDangle) {
+            if raw != 0
+                && self.freed.contains(&tag_of(raw))
+                && !mutation::is(Mutation::LetRootsDangle)
+            {
                 return Err(Error::Rooted { slot, start: start_of(raw) });
             }
         }
@@ -104,15 +135,19 @@ impl<'a, 's> Transaction<'a, 's> {
     /// A new block of `len` zeros. The block of length 0 is [`Block::EMPTY`].
     ///
     /// # Errors
-    /// [`Error::TooLarge`]; [`Error::Corrupt`] and [`Error::Stack`] break the transaction. Lack of space shows when it ends.
+    /// [`Error::TooLarge`], [`Error::Policy`], [`Error::UnknownPolicy`]; [`Error::Corrupt`],
+    /// [`Error::StrayBytes`] and [`Error::Stack`] break the transaction. If the disk is full, the
+    /// commit fails, not this call.
     pub fn alloc(&mut self, len: u64) -> Result<Block> {
         self.header()?;
         if len == 0 {
             return Ok(Block::EMPTY);
         }
-        self.heap.fit.run_len(len)?;
+        let heap = self.heap;
+        let policy = heap.policy()?;
+        heap.geometry.shortest_run(len)?;
         let tag = self.tag()?;
-        self.operate(|arena| arena.alloc(len, tag))
+        self.operate(|runs| arena::alloc(runs, policy, len, tag))
     }
 
     /// A new block with these bytes.
@@ -123,7 +158,7 @@ impl<'a, 's> Transaction<'a, 's> {
         let bytes = bytes.as_ref();
         let block = self.alloc(bytes.len() as u64)?;
         if !bytes.is_empty() {
-            self.operate(|arena| Ok(arena.tx.set(block.start(), bytes)?))?;
+            self.operate(|runs| Ok(runs.tx.set(block.start(), bytes)?))?;
         }
         Ok(block)
     }
@@ -131,19 +166,21 @@ impl<'a, 's> Transaction<'a, 's> {
     /// Frees a block. A root must not name it when the transaction ends.
     ///
     /// # Errors
-    /// [`Error::InvalidBlock`] for one that is free already, or never was one. Otherwise as [`alloc`](Self::alloc).
+    /// [`Error::InvalidBlock`] if the block is not live. Otherwise as
+    /// [`alloc`](Self::alloc).
     pub fn dealloc(&mut self, block: Block) -> Result<()> {
         self.header()?;
         if block.is_empty() {
             return Ok(());
         }
-        self.operate(|arena| arena.dealloc(block))?;
+        self.operate(|runs| arena::dealloc(runs, block))?;
         self.freed.insert(block.tag());
         Ok(())
     }
 
-    /// A block with the contents of this one, as far as they fit in, and then zeros. It stays where it is if that is possible. The old
-    /// handle is void in any case; roots that name it name the new one.
+    /// Reallocates a block, in place if possible. The new block starts with the old contents, cut
+    /// to the new length; bytes beyond them are zeros. The old handle becomes invalid in any case.
+    /// Roots that named the old block name the new one.
     ///
     /// # Errors
     /// As [`alloc`](Self::alloc) and [`dealloc`](Self::dealloc).
@@ -151,13 +188,16 @@ impl<'a, 's> Transaction<'a, 's> {
         let new = if block.is_empty() {
             self.alloc(len)?
         } else if len == 0 {
-            self.operate(|arena| arena.dealloc(block))?;
+            self.operate(|runs| arena::dealloc(runs, block))?;
             Block::EMPTY
         } else {
-            self.operate(|arena| arena.run_of(block))?;
-            self.heap.fit.run_len(len)?;
+            let (raw, old_len) = (block.to_raw(), Some(block.len()));
+            self.operate(|runs| runs.live(raw, old_len).map(drop))?;
+            let heap = self.heap;
+            let policy = heap.policy()?;
+            heap.geometry.shortest_run(len)?;
             let tag = self.tag()?;
-            self.operate(|arena| arena.realloc(block, len, tag))?
+            self.operate(|runs| arena::realloc(runs, policy, block, len, tag))?
         };
         if !block.is_empty() {
             self.freed.insert(block.tag());
@@ -171,7 +211,7 @@ impl<'a, 's> Transaction<'a, 's> {
         Ok(new)
     }
 
-    /// Checks the handle of what is to be read or written.
+    /// Verifies the handle of a slice before it is read or written.
     fn verify(&mut self, slice: Slice) -> Result<()> {
         if let Some(error) = &self.broken {
             return Err(error.clone());
@@ -180,36 +220,39 @@ impl<'a, 's> Transaction<'a, 's> {
         if block.is_empty() {
             return Ok(());
         }
-        let (granule, end) = (self.heap.fit.granule(), self.tx.len());
-        let mut bytes = [0; RUN_PREFIX];
-        self.tx.get_into(run_of(block.start(), granule, end)?, &mut bytes)?;
-        verify_block(block, &bytes, self.heap.key, granule, end).map(drop)
+        self.live(block.to_raw(), Some(block.len())).map(drop)
+    }
+
+    /// The live block of a stored handle. `len` is its length, if the handle has it.
+    fn live(&mut self, raw: u128, len: Option<u64>) -> Result<Block> {
+        runs::live(self.tx, self.heap.geometry, raw, len).map(|(_, block)| block)
     }
 
     /// The bytes of a block, or of a part of one.
     ///
     /// # Errors
-    /// [`Error::InvalidBlock`]; [`Error::Stack`] when the system cannot read.
+    /// [`Error::InvalidBlock`]; [`Error::Stack`] if the system cannot read.
     pub fn read(&mut self, what: impl Into<Slice>) -> Result<Vec<u8>> {
         let slice = what.into();
         self.verify(slice)?;
         if slice.is_empty() { Ok(Vec::new()) } else { Ok(self.tx.get(slice.range())?) }
     }
 
-    /// Fills `buf` from the beginning of a block, or of a part of one.
+    /// Fills `buf` from the start of a block, or of a part of one.
     ///
     /// # Errors
-    /// As [`read`](Self::read); [`Error::OutOfRange`] when there are fewer bytes.
+    /// As [`read`](Self::read); [`Error::OutOfRange`] if the block or part is shorter.
     pub fn read_into(&mut self, what: impl Into<Slice>, buf: &mut [u8]) -> Result<()> {
         let slice = what.into().first(buf.len())?;
         self.verify(slice)?;
         if slice.is_empty() { Ok(()) } else { Ok(self.tx.get_into(slice.range().start, buf)?) }
     }
 
-    /// Writes bytes to the beginning of a block, or of a part of one.
+    /// Writes bytes to the start of a block, or of a part of one.
     ///
     /// # Errors
-    /// [`Error::InvalidBlock`]; [`Error::OutOfRange`] when there are fewer bytes; [`Error::Stack`] when the system cannot read.
+    /// [`Error::InvalidBlock`]; [`Error::OutOfRange`] if the block or part is shorter;
+    /// [`Error::Stack`] if the system cannot read.
     pub fn write(&mut self, what: impl Into<Slice>, bytes: impl AsRef<[u8]>) -> Result<()> {
         let bytes = bytes.as_ref();
         let slice = what.into().first(bytes.len())?;
@@ -227,34 +270,32 @@ impl<'a, 's> Transaction<'a, 's> {
         if slice.is_empty() { Ok(()) } else { Ok(self.tx.zero(slice.range())?) }
     }
 
-    /// The handle that was stored as `raw`; see [`Block::from_raw`].
+    /// Rebuilds a handle from [`Block::to_raw`]. Fails unless that same block is still live.
     ///
     /// # Errors
-    /// [`Error::InvalidBlock`]; [`Error::Stack`] when the system cannot read.
+    /// [`Error::InvalidBlock`]; [`Error::Stack`] if the system cannot read.
     pub fn block(&mut self, raw: u128) -> Result<Block> {
         if raw == 0 {
             return Ok(Block::EMPTY);
         }
-        let (granule, end) = (self.heap.fit.granule(), self.tx.len());
-        let mut bytes = [0; RUN_PREFIX];
-        self.tx.get_into(run_of(start_of(raw), granule, end)?, &mut bytes)?;
-        block_in(raw, &bytes, self.heap.key, granule, end)
+        self.live(raw, None)
     }
 
-    /// The block that a root names; [`Block::EMPTY`] when none was set.
+    /// The block that a root names; [`Block::EMPTY`] if the root is not set.
     ///
     /// # Errors
-    /// [`Error::NoRoot`]; [`Error::InvalidBlock`] in a damaged heap; [`Error::Stack`] when the system cannot read.
+    /// [`Error::NoRoot`]; [`Error::InvalidBlock`] in a damaged heap; [`Error::Stack`] if the
+    /// system cannot read.
     pub fn root(&mut self, slot: usize) -> Result<Block> {
         check_slot(slot)?;
         let raw = self.header()?.root(slot);
         self.block(raw)
     }
 
-    /// Lets a root name a block; [`Block::EMPTY`] for none.
+    /// Sets a root to a block, or to none with [`Block::EMPTY`].
     ///
     /// # Errors
-    /// [`Error::NoRoot`], [`Error::InvalidBlock`]; [`Error::Stack`] when the system cannot read.
+    /// [`Error::NoRoot`], [`Error::InvalidBlock`]; [`Error::Stack`] if the system cannot read.
     pub fn set_root(&mut self, slot: usize, block: Block) -> Result<()> {
         check_slot(slot)?;
         self.verify(block.into())?;
@@ -265,7 +306,7 @@ impl<'a, 's> Transaction<'a, 's> {
     /// The bytes reserved for the user; zeros at first.
     ///
     /// # Errors
-    /// [`Error::Corrupt`]; [`Error::Stack`] when the system cannot read.
+    /// [`Error::Corrupt`]; [`Error::Stack`] if the system cannot read.
     pub fn user_area(&mut self) -> Result<[u8; USER_AREA_LEN]> {
         Ok(*self.header()?.user_area())
     }
@@ -279,34 +320,8 @@ impl<'a, 's> Transaction<'a, 's> {
         let area = self.header()?.user_area_mut();
         let part = offset.checked_add(bytes.len()).and_then(|end| area.get_mut(offset..end));
         let (start, end) = (offset as u64, (offset as u64).saturating_add(bytes.len() as u64));
-        part.ok_or(Error::OutOfRange { start, end, len: USER_AREA_LEN as u64 })?.copy_from_slice(bytes);
+        part.ok_or(Error::OutOfRange { start, end, len: USER_AREA_LEN as u64 })?
+            .copy_from_slice(bytes);
         Ok(())
-    }
-}
-
-pub(crate) fn check_slot(slot: usize) -> Result<()> {
-    if slot < ROOTS { Ok(()) } else { Err(Error::NoRoot { slot, count: ROOTS }) }
-}
-
-fn tag_of(raw: u128) -> u64 {
-    u64::try_from(raw >> 64).expect("the upper half")
-}
-
-pub(crate) fn start_of(raw: u128) -> u64 {
-    u64::try_from(raw & u128::from(u64::MAX)).expect("the lower half")
-}
-
-/// The handle for a stored one, with what was read where its run should be.
-pub(crate) fn block_in(raw: u128, bytes: &[u8; RUN_PREFIX], key: u64, granule: u64, end: u64) -> Result<Block> {
-    let start = start_of(raw);
-    let invalid = |fault| Err(Error::InvalidBlock { start, fault });
-    let at = run_of(start, granule, end)?;
-    match Run::decode(key, at, bytes, granule, end) {
-        None => invalid(BlockFault::NoBlock),
-        Some(Run { state: State::Free { .. }, .. }) => invalid(BlockFault::Freed),
-        Some(run) => match run.state {
-            State::Live { tag, .. } if tag == tag_of(raw) => Ok(Block::new(start, run.block_len(), tag)),
-            _ => invalid(BlockFault::Reused),
-        },
     }
 }

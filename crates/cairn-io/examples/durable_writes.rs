@@ -1,6 +1,8 @@
-//! How fast durable writes are in a directory, each way there is: what each backend of a log can give at most.
+//! How fast durable writes are in a directory, each way there is: what each backend of a log can
+//! give at most.
 //!
-//! `cargo run --release -p cairn-io --features io-uring --example durable_writes -- DIR`, best under `chrt -f 10`. Needs 192 MiB, which it gives back.
+//! `cargo run --release -p cairn-io --features io-uring --example durable_writes -- DIR`, best
+//! under `chrt -f 10`. Needs 192 MiB, which it gives back.
 #![expect(clippy::print_stdout, reason = "it is there to print")]
 
 use std::error::Error;
@@ -59,7 +61,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         store.write_at(0, &vec![0; FILE])?;
         store.sync()?;
     }
-    for (len, threads) in [(4 << 10, 1), (64 << 10, 1), (256 << 10, 1), (1 << 20, 1), (4 << 10, 4), (64 << 10, 4)] {
+    for (len, threads) in
+        [(4 << 10, 1), (64 << 10, 1), (256 << 10, 1), (1 << 20, 1), (4 << 10, 4), (64 << 10, 4)]
+    {
         println!("{} KiB, {threads} threads:", len >> 10);
         let mut runs = vec![Vec::new(); ways.len()];
         for _ in 0..7 {
@@ -70,7 +74,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         for (run, (name, store)) in runs.iter_mut().zip(ways) {
             run.sort_by(|a, b| a.0.total_cmp(&b.0));
             let (median, p99, rate) = run[run.len() / 2];
-            println!("  {name:9} ({}): median {median:7.1} µs, p99 {p99:7.1} µs, {rate:7.0}/s", store.backend());
+            println!(
+                "  {name:9} ({}): median {median:7.1} µs, p99 {p99:7.1} µs, {rate:7.0}/s",
+                store.backend()
+            );
         }
     }
     Ok(())

@@ -1,40 +1,70 @@
-//! One barrier at a time, shared by those who wait for it, and never Ok again after a failure.
+//! One barrier at a time, shared by the threads that wait for it, and never Ok again after a
+//! failure.
 //!
-//! Linux reports a write-back error once per descriptor. Two concurrent `fdatasync` calls on it therefore see one error and
-//! one Ok, for the same lost bytes, and a third call says Ok again. So barriers of a store:
+//! Linux reports a write-back error once per descriptor. Two concurrent `fdatasync` calls on it
+//! therefore see one error and one Ok, for the same lost bytes, and a third call says Ok again. So
+//! barriers of a store:
 //!
 //! 1. do not overlap: an Ok is only given when no other barrier can have taken the error;
-//! 2. latch: after the first failure none is issued, and none returns Ok.
+//! 2. [stop](crate::stop) with the first failure: after it none is issued, and none returns Ok.
 //!
-//! Waiting is not wasted: a caller that finds a whole barrier begun *after* its call takes that one's Ok as its own.
+//! A thread that waits does not run a barrier of its own if a whole one began *after* its call: it
+//! takes that one's Ok.
 //!
-//! A barrier that is part of a write and whose error nobody else can take may run beside these; its owner says [`fail`](Barrier::fail) when it
-//! failed, and 2. holds for all.
+//! A barrier that is part of a write, and whose error no other barrier can take, may run beside
+//! these. If it fails, its owner calls [`fail`](Barrier::fail), and 2. holds for all.
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError};
-#[cfg(not(cairn_shuttle))]
+use std::sync::{Arc, PoisonError};
+#[cfg(cairn_loom)]
 use std::sync::{Mutex, MutexGuard};
 
-#[cfg(cairn_shuttle)]
-use shuttle::sync::{Mutex, MutexGuard};
+#[cfg(not(cairn_loom))]
+use crate::sync::{Mutex, MutexGuard};
 
+use crate::stop::{Latch, Stop};
+
+/// The barriers of one store: never two at once, and never `Ok` again after a failure.
+///
+/// Linux reports a write-back error once for each descriptor. Two `fdatasync` calls at once
+/// therefore see one error and one `Ok` for the same lost bytes, and a third call says `Ok` again.
+/// A store that gives all its barriers to this type tells every caller.
+///
+/// # Examples
+/// ```
+/// use cairn_io::Barrier;
+/// use std::io;
+///
+/// let barrier = Barrier::default();
+/// barrier.shared(|| Ok(()))?;
+/// barrier.shared(|| Err(io::Error::other("the disk is gone"))).unwrap_err();
+/// // The second barrier is not run.
+/// let error = barrier.shared(|| unreachable!()).unwrap_err();
+/// assert!(barrier.check().is_err());
+/// # Ok::<(), io::Error>(())
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct Barrier {
+pub struct Barrier {
     /// Held while a barrier runs.
     running: Mutex<()>,
-    /// The first failure. Outside of `running`, so that nobody waits for a running barrier to look or to fail.
-    first: OnceLock<Arc<io::Error>>,
+    /// The first failure. Outside of `running`, so that a thread that looks, or fails, does not
+    /// wait for a running barrier.
+    failed: Latch<io::Error>,
     /// How many shared barriers were begun; changes only while `running` is held.
     begun: AtomicU64,
 }
 
 impl Barrier {
-    /// Runs `barrier`, or shares one that began after this call did.
-    pub(crate) fn shared(&self, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    /// Runs `barrier`, or returns `Ok` for one that another thread began after this call did.
+    /// `barrier` must cover everything that was written to the store before.
+    ///
+    /// # Errors
+    /// The failure of `barrier`, or of the first barrier that failed: its kind, with itself as the
+    /// source. Everything that no barrier has covered is then in doubt.
+    pub fn shared(&self, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let begun_before = self.begun.load(Ordering::SeqCst);
         let _running = self.lock();
         self.check()?;
@@ -45,24 +75,33 @@ impl Barrier {
         self.run(barrier)
     }
 
-    /// Runs `barrier` alone. Like [`shared`](Self::shared), but it proves nothing to others.
-    pub(crate) fn exclusive(&self, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
+    /// Runs `barrier` when no other runs. For barriers that cover a part of the store only: no
+    /// other call takes its `Ok`.
+    ///
+    /// # Errors
+    /// As [`shared`](Self::shared).
+    pub fn exclusive(&self, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         let _running = self.lock();
         self.check()?;
         self.run(barrier)
     }
 
-    /// Refuses when a barrier has failed. Does not wait for a running one.
-    pub(crate) fn check(&self) -> io::Result<()> {
-        self.first.get().map_or(Ok(()), |first| Err(again(first)))
+    /// Refuses if a barrier has failed: call it before every write. Does not wait for a running
+    /// barrier.
+    ///
+    /// # Errors
+    /// As [`shared`](Self::shared).
+    pub fn check(&self) -> io::Result<()> {
+        self.failed.stop().map_or(Ok(()), |stop| Err(again(stop)))
     }
 
-    /// A barrier has failed, here or elsewhere: from now on no call returns Ok. Returns the first failure.
-    pub(crate) fn fail(&self, error: io::Error) -> io::Error {
-        again(self.first.get_or_init(|| Arc::new(error)))
+    /// Says that a barrier that ran beside these has failed: from now on no call returns `Ok`.
+    /// Returns the first failure, as [`shared`](Self::shared) does.
+    pub fn fail(&self, error: io::Error) -> io::Error {
+        again(self.failed.fail(error, 0))
     }
 
-    /// The caller holds `running`. Looks again afterwards, because `fail` waits for nobody.
+    /// The caller holds `running`. Checks again afterwards, because `fail` does not wait.
     fn run(&self, barrier: impl FnOnce() -> io::Result<()>) -> io::Result<()> {
         barrier().map_err(|e| self.fail(e))?;
         self.check()
@@ -77,8 +116,10 @@ impl Barrier {
     }
 }
 
-fn again(first: &Arc<io::Error>) -> io::Error {
-    io::Error::new(first.kind(), BarrierFailed(Arc::clone(first)))
+/// What every call is told from now on. No store keeps apart what it has written, so everything
+/// that no barrier has covered is in doubt.
+fn again(stop: &Stop<io::Error>) -> io::Error {
+    io::Error::new(stop.cause().kind(), BarrierFailed(Arc::clone(stop.cause())))
 }
 
 #[derive(Debug)]
@@ -87,7 +128,8 @@ struct BarrierFailed(Arc<io::Error>);
 impl fmt::Display for BarrierFailed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(
-            "a durability barrier failed, so what it covered is in doubt and nothing more is written: reopen the store",
+            "a durability barrier failed: the bytes that it should have covered are in doubt, and \
+             the store takes no more; reopen it",
         )
     }
 }

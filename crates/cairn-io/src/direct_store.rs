@@ -2,51 +2,59 @@
 //!
 //! # Why direct writes may run at the same time
 //!
-//! [`FileStore`] runs one barrier at a time, because of two at once one could take the error that was meant for the other. That cannot
-//! happen to direct writes: the page cache has no copy of their bytes and so nothing to write back on behalf of somebody else; the device's
-//! error, that of the flush included, is returned by the very call that wrote. So of several at once each Ok says the truth about its own bytes.
-//! What one of them finds out about *other* bytes (Linux reports a failed write-back of the page cache to a synchronous write
-//! as well) is reported once for each descriptor, and the buffered handle's barriers are on another one: nothing is taken from them.
+//! [`FileStore`] runs one barrier at a time, because of two at once one could take the error that
+//! was meant for the other. That cannot happen to direct writes. The page cache has no copy of
+//! their bytes, so the kernel never writes them back later for another call. The device's error,
+//! that of the flush included, is returned by the call that wrote. So each of several `Ok`s is true
+//! of its own bytes. Linux also reports a failed write-back of *other* bytes to a synchronous
+//! write, once for each descriptor. The buffered handle's barriers are on another descriptor, so no
+//! error is taken from them.
 //!
-//! This is the reason that [`NativeFs`](crate::NativeFs) opens no direct handle where the file system would write through the page cache
-//! all the same.
+//! This is the reason that [`NativeFs`](crate::NativeFs) opens no direct handle where the file
+//! system would write through the page cache all the same.
 //!
 //! # Why a buffered write waits for the direct ones, and they for it
 //!
-//! A direct write first writes back the pages of the cache that it touches, and drops them when it is done: so reading sees it, and what
-//! was written before it through the cache is not lost. Otherwise with a buffered write that comes *meanwhile*: (1) a direct write of the first
-//! sector of a page is under way; (2) a buffered write of the second sector reads the page, with what was in the first sector before,
-//! and makes it dirty; (3) the direct write says Ok; (4) the page is written back, and takes the first sector back to what it was. Where
-//! the file system holds the file's lock until a direct write is done this cannot happen; Linux does for a system call, and does not for
-//! io_uring: there ext4 finds out at (3), too late, and reports an error at the next barrier. So the lock is here.
+//! A direct write first writes back the pages of the cache that it touches, and drops them when it
+//! is done: so reading sees it, and what was written before it through the cache is not lost.
+//! Otherwise with a buffered write that comes *meanwhile*: (1) a direct write of the first sector
+//! of a page is under way; (2) a buffered write of the second sector reads the page, with what was
+//! in the first sector before, and makes it dirty; (3) the direct write says Ok; (4) the page is
+//! written back, and takes the first sector back to what it was. Where the file system holds the
+//! file's lock until a direct write is done this cannot happen; Linux does for a system call, and
+//! does not for io_uring: there ext4 finds out at (3), too late, and reports an error at the next
+//! barrier. So the lock is here.
 
 use std::io::{self, IoSlice};
 use std::path::Path;
-#[cfg(not(cairn_shuttle))]
+#[cfg(cairn_loom)]
 use std::sync::RwLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 
-#[cfg(cairn_shuttle)]
-use shuttle::sync::RwLock;
-
 use crate::backend::Backend;
+use crate::by_path::in_parent;
 use crate::file_store::{FileStore, open_or_create};
 use crate::fs::{File, Fs};
 use crate::range::{end_of, total_len};
 use crate::store::Store;
+#[cfg(not(cairn_loom))]
+use crate::sync::RwLock;
 
-/// A [`FileStore`] whose [`write_durable`](Store::write_durable) goes past the page cache when it can: as one write that is durable on return
-/// instead of a write and a barrier.
+/// A [`FileStore`] whose [`write_durable`](Store::write_durable) goes past the page cache when it
+/// can: as one write that is durable on return instead of a write and a barrier.
 ///
-/// * It can when the offset and every slice's address and length are multiples of [`block_size`](Store::block_size). Other
-///   durable writes are done as [`FileStore`] does them; so are `write_at`, `sync`, `truncate` and `preallocate`, and all reading.
-/// * Direct writes to disjoint ranges run at the same time, beside each other, beside reading and beside a `sync`; what changes the file
-///   through the page cache waits for them, and they for it.
-/// * A failed direct write is final as a failed barrier is, whatever the error: what it should have written is in doubt. Where
-///   space may run out, [`preallocate`](Store::preallocate) first, which may fail and be tried again.
-/// * A file system that refuses the first direct write it is given, having written nothing, is not asked again: from that
-///   write on everything is buffered, and [`backend`](Store::backend) says so.
+/// * It can when the offset and every slice's address and length are multiples of
+///   [`block_size`](Store::block_size). Other durable writes are done as [`FileStore`] does them;
+///   so are `write_at`, `sync`, `truncate` and `preallocate`, and all reading.
+/// * Direct writes to disjoint ranges run at the same time, beside each other, beside reading and
+///   beside a `sync`; what changes the file through the page cache waits for them, and they for it.
+/// * A failed direct write is final as a failed barrier is, whatever the error: what it should have
+///   written is in doubt. Where space may run out, [`preallocate`](Store::preallocate) first, which
+///   may fail and be tried again.
+/// * A file system that refuses the first direct write it is given, having written nothing, is not
+///   asked again: from that write on everything is buffered, and [`backend`](Store::backend) says
+///   so.
 ///
 /// # Examples
 /// ```
@@ -71,7 +79,8 @@ pub struct DirectStore {
     block_size: usize,
     /// A direct write was refused; there will be no other.
     refused: AtomicBool,
-    /// Shared by direct writes; held alone to change the file through the page cache, but not for its barriers.
+    /// Shared by direct writes; held alone to change the file through the page cache, but not for
+    /// its barriers.
     ways: RwLock<()>,
 }
 
@@ -84,8 +93,8 @@ enum Failure {
 }
 
 impl DirectStore {
-    /// A store in a file that is open twice: for the page cache, and by [`Fs::open_direct`]. The durability of its name is left to the
-    /// caller.
+    /// A store in a file that is open twice: for the page cache, and by [`Dir::open_direct`](crate::Dir::open_direct). The
+    /// durability of its name is left to the caller.
     ///
     /// Give it handles through which nothing unsynced was written, as for [`FileStore::new`].
     pub fn new(file: Arc<dyn File>, direct: Arc<dyn File>) -> Self {
@@ -93,28 +102,36 @@ impl DirectStore {
         Self { direct: Some(direct), block_size, ..Self::without_direct(file) }
     }
 
-    /// Opens the file at `path`, or creates an empty one, as [`FileStore::open`] does. Where there are no direct writes, the store is a
-    /// buffered one.
+    /// Opens the file at `path`, or creates an empty one, as [`FileStore::open`] does. Where there
+    /// are no direct writes, the store is a buffered one.
     ///
     /// # Errors
     /// As [`FileStore::open`].
     pub fn open(fs: &dyn Fs, path: &Path) -> io::Result<Self> {
-        let file = open_or_create(fs, path)?;
-        match fs.open_direct(path) {
-            Ok(direct) => Ok(Self::new(file, direct)),
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(Self::without_direct(file)),
-            Err(e) => Err(e),
-        }
+        in_parent(fs, path, |dir, name| {
+            let file = open_or_create(dir, name)?;
+            match dir.open_direct(name, &*file) {
+                Ok(direct) => Ok(Self::new(file, direct)),
+                Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(Self::without_direct(file)),
+                Err(e) => Err(e),
+            }
+        })?
     }
 
     fn without_direct(file: Arc<dyn File>) -> Self {
         let buffered = FileStore::new(file);
-        Self { buffered, direct: None, block_size: 1, refused: AtomicBool::new(false), ways: RwLock::new(()) }
+        Self {
+            buffered,
+            direct: None,
+            block_size: 1,
+            refused: AtomicBool::new(false),
+            ways: RwLock::new(()),
+        }
     }
 
     /// Changes the file through the page cache.
     fn alone<T>(&self, change: impl FnOnce(&FileStore) -> io::Result<T>) -> io::Result<T> {
-        // Who is refused does not wait.
+        // A call that is refused does not wait.
         self.buffered.check()?;
         let _alone = self.ways.write().unwrap_or_else(PoisonError::into_inner);
         change(&self.buffered)
@@ -133,14 +150,22 @@ impl DirectStore {
     fn is_aligned(&self, offset: u64, slices: &[IoSlice<'_>]) -> bool {
         let aligned = |n: usize| n.is_multiple_of(self.block_size);
         offset.is_multiple_of(self.block_size as u64)
-            && slices.iter().all(|slice| slice.is_empty() || (aligned(slice.len()) && aligned(slice.as_ptr().addr())))
+            && slices.iter().all(|slice| {
+                slice.is_empty() || (aligned(slice.len()) && aligned(slice.as_ptr().addr()))
+            })
     }
 
     /// Writes whole blocks, going on after short writes.
-    fn write_direct(&self, direct: &dyn File, mut offset: u64, slices: &[IoSlice<'_>]) -> Result<(), Failure> {
+    fn write_direct(
+        &self,
+        direct: &dyn File,
+        mut offset: u64,
+        slices: &[IoSlice<'_>],
+    ) -> Result<(), Failure> {
         let _shared = self.ways.read().unwrap_or_else(PoisonError::into_inner);
         // An empty slice's address may be anything.
-        let mut rest: Vec<IoSlice<'_>> = slices.iter().copied().filter(|slice| !slice.is_empty()).collect();
+        let mut rest: Vec<IoSlice<'_>> =
+            slices.iter().copied().filter(|slice| !slice.is_empty()).collect();
         let mut rest = rest.as_mut_slice();
         let (mut written, mut stuck) = (false, false);
         while !rest.is_empty() {
@@ -184,6 +209,10 @@ impl Store for DirectStore {
 
     fn sync(&self) -> io::Result<()> {
         self.buffered.sync()
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        self.buffered.data_from(offset)
     }
 
     fn len(&self) -> io::Result<u64> {

@@ -12,7 +12,8 @@ pub enum ErrorKind {
     Space,
     /// Another handle or process has it, or it would have to wait: wait, or stop that one.
     Busy,
-    /// Drop the handle, and what was made from it, and open it again; what is in doubt is settled by that.
+    /// Drop the handle, and what was made from it, and open it again; what is in doubt is settled
+    /// by that.
     Reopen,
     /// The files are damaged, foreign or too new: a person must look.
     Repair,
@@ -21,10 +22,13 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// What can be done about what the system said: [`Space`](Self::Space) where it lacks some, [`System`](Self::System) otherwise.
+    /// What can be done about what the system said: [`Space`](Self::Space) where it lacks some,
+    /// [`System`](Self::System) otherwise.
     pub fn of(error: &io::Error) -> Self {
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge => Self::Space,
+            io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::FileTooLarge => Self::Space,
             _ => Self::System,
         }
     }

@@ -1,23 +1,32 @@
 //! A store in one file.
 
+use std::ffi::OsStr;
 use std::io::{self, IoSlice};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+#[cfg(cairn_loom)]
+use std::sync::Mutex;
+use std::sync::{Arc, PoisonError};
 
 use crate::backend::Backend;
 use crate::barrier::Barrier;
-use crate::fs::{Access, File, Fs, read_full_at, write_all_at};
-use crate::range::{end_of, retry, total_len};
-use crate::replace::parent_dir;
+use crate::by_path::in_parent;
+use crate::dir::Dir;
+use crate::fs::{Access, File, Fs, read_full_at, reserve_space, retry, write_all_at};
+use crate::range::{end_of, total_len};
 use crate::store::Store;
+#[cfg(not(cairn_loom))]
+use crate::sync::Mutex;
 
 /// A [`Store`] whose offsets are the file's.
 ///
-/// * Concurrent reads and writes go to the file as they are; concurrent [`sync`](Store::sync)s share barriers, one at a time.
-/// * A failed barrier is final: from then on `sync`, `write_durable`, `write_at`, `truncate` and `preallocate` return an error
-///   of the first failure's kind, with the failure as its source, while reading goes on. On Linux a second `fdatasync` would say Ok about bytes that are gone.
-/// * A barrier speaks for what was written *through this store*. Bytes that an earlier process left in the file may be
-///   readable and not durable, and no barrier of ours can tell: whoever builds on them has to write them again.
+/// * Concurrent reads and writes go to the file as they are; concurrent [`sync`](Store::sync)s
+///   share barriers, one at a time.
+/// * A failed barrier is final: from then on `sync`, `write_durable`, `write_at`, `truncate` and
+///   `preallocate` return an error of the first failure's kind, with the failure as its source,
+///   while reading goes on. On Linux a second `fdatasync` would say Ok about bytes that are gone.
+/// * A barrier speaks for what was written *through this store*. Bytes that an earlier process left
+///   in the file may be readable and not durable, and no barrier of ours can tell: a caller that
+///   builds on them has to write them again.
 ///
 /// # Examples
 /// ```
@@ -36,28 +45,31 @@ use crate::store::Store;
 pub struct FileStore {
     file: Arc<dyn File>,
     barrier: Barrier,
-    /// Held by truncations: two at once could otherwise *extend*, the longer one acting on a length the shorter one has cut.
+    /// Held by truncations: two at once could otherwise *extend*, the longer one acting on a length
+    /// the shorter one has cut.
     cutting: Mutex<()>,
 }
 
 impl FileStore {
     /// A store in an open file, its name's durability left to the caller.
     ///
-    /// Give it a handle through which nothing unsynced was written, or the bytes' fate is not this store's first barrier alone.
+    /// Give it a handle through which nothing unsynced was written, or the bytes' fate is not this
+    /// store's first barrier alone.
     pub fn new(file: Arc<dyn File>) -> Self {
         Self { file, barrier: Barrier::default(), cutting: Mutex::new(()) }
     }
 
-    /// Opens the file at `path`, or creates an empty one. The name is durable on return; the contents are whatever they were.
+    /// Opens the file at `path`, or creates an empty one. The name is durable on return; the
+    /// contents are whatever they were.
     ///
-    /// The directory is synced for a file that was there already, too: its creator may have been killed before it could.
-    /// The file is not locked.
+    /// The directory is synced for a file that was there already, too: its creator may have been
+    /// killed before it could. The file is not locked.
     ///
     /// # Errors
-    /// The file system's, as they are; [`InvalidInput`](io::ErrorKind::InvalidInput) for a path without a file name.
-    /// After one, an empty file may have been created.
+    /// The file system's, as they are; [`InvalidInput`](io::ErrorKind::InvalidInput) for a path
+    /// without a file name. After one, an empty file may have been created.
     pub fn open(fs: &dyn Fs, path: &Path) -> io::Result<Self> {
-        open_or_create(fs, path).map(Self::new)
+        in_parent(fs, path, open_or_create)?.map(Self::new)
     }
 
     /// As [`write_at`](Store::write_at), of several slices one after the other.
@@ -72,24 +84,26 @@ impl FileStore {
         self.barrier.check()
     }
 
-    /// A barrier that ran beside this store's own has failed: none says Ok any more. Returns the first failure.
+    /// A barrier that ran beside this store's own has failed: none says Ok any more. Returns the
+    /// first failure.
     pub(crate) fn fail(&self, error: io::Error) -> io::Error {
         self.barrier.fail(error)
     }
 }
 
 /// See [`FileStore::open`].
-pub(crate) fn open_or_create(fs: &dyn Fs, path: &Path) -> io::Result<Arc<dyn File>> {
-    let dir = parent_dir(path)?;
-    let file = match fs.open(path, Access::ReadWrite) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => match fs.create_new(path) {
-            // Somebody else was faster.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => fs.open(path, Access::ReadWrite)?,
+pub(crate) fn open_or_create(dir: &dyn Dir, name: &OsStr) -> io::Result<Arc<dyn File>> {
+    let file = match dir.open(name, Access::ReadWrite) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => match dir.create_new(name) {
+            // Another thread or process was faster.
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                dir.open(name, Access::ReadWrite)?
+            }
             created => created?,
         },
         opened => opened?,
     };
-    fs.sync_dir(dir)?;
+    dir.sync()?;
     Ok(file)
 }
 
@@ -99,7 +113,8 @@ impl Store for FileStore {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
-        // No file has bytes past u64::MAX; without the cut, `read_full_at` would fail instead of stopping at the end.
+        // No file has bytes past u64::MAX; without the cut, `read_full_at` would fail instead of
+        // stopping at the end.
         let room = usize::try_from(u64::MAX - offset).unwrap_or(usize::MAX);
         let wanted = buf.len().min(room);
         read_full_at(&*self.file, offset, &mut buf[..wanted])
@@ -122,6 +137,10 @@ impl Store for FileStore {
         self.file.len()
     }
 
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        self.file.data_from(offset)
+    }
+
     fn write_durable(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<()> {
         self.write_slices(offset, slices)?;
         self.sync()
@@ -131,16 +150,10 @@ impl Store for FileStore {
         self.file.backend()
     }
 
-    /// Reserves nothing, and says Ok, on file systems without allocation.
+    /// Reserves nothing, and says Ok, where the system does not let it.
     fn preallocate(&self, offset: u64, len: u64) -> io::Result<()> {
         offset.checked_add(len).ok_or(io::ErrorKind::InvalidInput)?;
         self.barrier.check()?;
-        if len == 0 {
-            return Ok(());
-        }
-        match retry(|| self.file.allocate(offset, len)) {
-            Err(e) if e.kind() == io::ErrorKind::Unsupported => Ok(()),
-            result => result,
-        }
+        reserve_space(&*self.file, offset, len)
     }
 }

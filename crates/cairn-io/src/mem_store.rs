@@ -7,10 +7,12 @@ use crate::backend::Backend;
 use crate::range::{end_of, total_len};
 use crate::store::Store;
 
-/// A [`Store`] in one allocation: for tests, for codecs, for logs that need not outlive the process. Its barrier is an honest nothing.
+/// A [`Store`] in one allocation: for tests, for codecs, for logs that need not outlive the
+/// process. Its barrier is an honest nothing.
 ///
-/// Drops prefixes to the byte. A gap takes as much memory as its length; what does not fit fails with
-/// [`OutOfMemory`](io::ErrorKind::OutOfMemory) and changes nothing. `Clone` copies the bytes: to share one store, share an `Arc` of it.
+/// Drops prefixes to the byte. A gap takes as much memory as its length; what does not fit fails
+/// with [`OutOfMemory`](io::ErrorKind::OutOfMemory) and changes nothing. `Clone` copies the bytes:
+/// to share one store, share an `Arc` of it.
 ///
 /// # Examples
 /// ```
@@ -81,7 +83,8 @@ impl MemStore {
     /// An empty store with memory for `bytes` bytes.
     ///
     /// # Panics
-    /// When there is no such memory, as [`Vec::with_capacity`] does; [`preallocate`](Store::preallocate) returns an error instead.
+    /// When there is no such memory, as [`Vec::with_capacity`] does;
+    /// [`preallocate`](Store::preallocate) returns an error instead.
     pub fn with_capacity(bytes: usize) -> Self {
         Self::from_bytes(Vec::with_capacity(bytes))
     }

@@ -1,18 +1,22 @@
 //! Replacing a small file as a whole.
 //!
-//! The order is the old one (write a temporary file, sync it, rename it, sync the directory), and every step is needed:
+//! The order is the old one (write a temporary file, sync it, rename it, sync the directory), and
+//! every step is needed:
 //!
-//! 1. without the sync of the file, the rename may reach the disk first: an empty or torn file under the final name;
-//! 2. without the sync of the directory, the rename may be undone by a crash after success was reported.
+//! 1. without the sync of the file, the rename may reach the disk first: an empty or torn file
+//!    under the final name;
+//! 2. without the sync of the directory, the rename may be undone by a crash after success was
+//!    reported.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::fs::{File, Fs, write_all_at};
-use crate::range::retry;
+use crate::by_path::in_parent;
+use crate::dir::Dir;
+use crate::fs::{File, Fs, retry, write_all_at};
 
 /// What is at the final path after a failed [`replace_file`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,11 +24,11 @@ use crate::range::retry;
 pub enum ReplaceState {
     /// The old contents (or no file, as before), now and after any crash. Retrying is safe.
     Old,
-    /// The new contents, as a whole, are visible now; a crash may bring the old ones back, as a whole. Whether retrying helps depends on
-    /// why the directory could not be synced.
+    /// The new contents, as a whole, are visible now; a crash may bring the old ones back, as a
+    /// whole. Whether retrying helps depends on why the directory could not be synced.
     NewUntilCrash,
-    /// Old or new, each as a whole: the rename failed, and not every file system says whether it took place. Read the file to
-    /// know what is visible now; a crash may show the other.
+    /// Old or new, each as a whole: the rename failed, and not every file system says whether it
+    /// took place. Read the file to know what is visible now; a crash may show the other.
     OldOrNew,
 }
 
@@ -46,7 +50,9 @@ impl fmt::Display for ReplaceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             ReplaceState::Old => "its contents are the old ones",
-            ReplaceState::NewUntilCrash => "its contents are the new ones, but may not survive a crash",
+            ReplaceState::NewUntilCrash => {
+                "its contents are the new ones, but may not survive a crash"
+            }
             ReplaceState::OldOrNew => "its contents are the old or the new ones",
         };
         let path = self.path.display();
@@ -60,18 +66,13 @@ impl std::error::Error for ReplaceError {
     }
 }
 
-impl From<ReplaceError> for crate::Error {
-    fn from(e: ReplaceError) -> Self {
-        Self::Io { op: e.op, path: e.path, source: e.source }
-    }
-}
-
-/// Replaces the file at `path` by one that holds `contents`, or creates it. On `Ok` the new contents are durable; after a crash at
-/// any point the file holds the old contents or the new ones, never a mixture or a part.
+/// Replaces the file at `path` by one that holds `contents`, or creates it. On `Ok` the new
+/// contents are durable; after a crash at any point the file holds the old contents or the new
+/// ones, never a mixture or a part.
 ///
-/// The temporary file is `path` with `.tmp` appended, in the same directory; one left by a crash is removed by the next
-/// call, whatever it holds. Calls for the same path must not overlap. The new file is a new inode: permissions and links of the old one are not
-/// carried over.
+/// The temporary file is `path` with `.tmp` appended, in the same directory; one left by a crash is
+/// removed by the next call, whatever it holds. Calls for the same path must not overlap. The new
+/// file is a new inode: permissions and links of the old one are not carried over.
 ///
 /// # Errors
 /// [`ReplaceError::state`] says what the file holds:
@@ -94,16 +95,49 @@ impl From<ReplaceError> for crate::Error {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn replace_file(fs: &dyn Fs, path: &Path, contents: &[u8]) -> Result<(), ReplaceError> {
-    place_file(fs, path, contents, contents.len() as u64)
+    let replaced = in_parent(fs, path, |dir, name| {
+        place(dir, name, path, contents, contents.len() as u64, &|temp| dir.replace(temp, name))
+    });
+    replaced.map_err(|source| ReplaceError {
+        state: ReplaceState::Old,
+        path: path.to_owned(),
+        op: "finding the directory",
+        source,
+    })?
 }
 
-/// As [`replace_file`], with zeros up to `len` bytes.
-pub(crate) fn place_file(fs: &dyn Fs, path: &Path, contents: &[u8], len: u64) -> Result<(), ReplaceError> {
-    let fail = |state, op| move |source| ReplaceError { state, path: path.to_path_buf(), op, source };
+/// Creates the file `name` in `dir`, with `contents` and zeros behind them up to `len` bytes; a
+/// `len` below the length of `contents` adds none. The zeros are sparse where the file system can.
+/// `path` is what errors call the file.
+///
+/// As [`replace_file`], but a name that is taken keeps what it has: the source of the error is
+/// [`AlreadyExists`](io::ErrorKind::AlreadyExists).
+///
+/// # Errors
+/// As [`replace_file`].
+pub fn place_file(
+    dir: &dyn Dir,
+    name: &OsStr,
+    path: &Path,
+    contents: &[u8],
+    len: u64,
+) -> Result<(), ReplaceError> {
+    place(dir, name, path, contents, len, &|temp| dir.rename(temp, name))
+}
+
+fn place(
+    dir: &dyn Dir,
+    name: &OsStr,
+    path: &Path,
+    contents: &[u8],
+    len: u64,
+    rename: &dyn Fn(&OsStr) -> io::Result<()>,
+) -> Result<(), ReplaceError> {
+    let fail =
+        |state, op| move |source| ReplaceError { state, path: path.to_path_buf(), op, source };
     let before = |op| fail(ReplaceState::Old, op);
-    let dir = parent_dir(path).map_err(before("finding the directory"))?;
-    let temp = temp_path(path);
-    let file = create_over(fs, &temp).map_err(before("creating the temporary file"))?;
+    let temp = temp_name(name);
+    let file = create_over(dir, &temp).map_err(before("creating the temporary file"))?;
     let written = write_all_at(&*file, 0, &[IoSlice::new(contents)])
         .and_then(|()| match len > contents.len() as u64 {
             true => retry(|| file.set_len(len)),
@@ -114,34 +148,31 @@ pub(crate) fn place_file(fs: &dyn Fs, path: &Path, contents: &[u8], len: u64) ->
     drop(file);
     if let Err(e) = written {
         // Frees the space it took. When this fails too, the next call does it.
-        let _ = fs.remove(&temp);
+        let _ = dir.remove(&temp);
         return Err(e);
     }
-    fs.rename(&temp, path).map_err(fail(ReplaceState::OldOrNew, "renaming the temporary file"))?;
-    fs.sync_dir(dir).map_err(fail(ReplaceState::NewUntilCrash, "syncing the directory"))
+    rename(&temp).map_err(|e| match e.kind() {
+        io::ErrorKind::AlreadyExists => {
+            let _ = dir.remove(&temp);
+            fail(ReplaceState::Old, "giving it a name that is taken")(e)
+        }
+        _ => fail(ReplaceState::OldOrNew, "renaming the temporary file")(e),
+    })?;
+    dir.sync().map_err(fail(ReplaceState::NewUntilCrash, "syncing the directory"))
 }
 
-/// The directory that holds the name, `.` for a bare name; `InvalidInput` for a path without one.
-pub(crate) fn parent_dir(path: &Path) -> io::Result<&Path> {
-    match (path.parent(), path.file_name()) {
-        (Some(dir), Some(_)) if dir.as_os_str().is_empty() => Ok(Path::new(".")),
-        (Some(dir), Some(_)) => Ok(dir),
-        _ => Err(io::ErrorKind::InvalidInput.into()),
-    }
-}
-
-fn temp_path(path: &Path) -> PathBuf {
-    let mut name: OsString = path.as_os_str().to_os_string();
+fn temp_name(name: &OsStr) -> OsString {
+    let mut name = name.to_os_string();
     name.push(".tmp");
-    name.into()
+    name
 }
 
 /// Removes and creates, instead of cutting: the old file may have other links.
-fn create_over(fs: &dyn Fs, path: &Path) -> io::Result<Arc<dyn File>> {
-    match fs.create_new(path) {
+fn create_over(dir: &dyn Dir, name: &OsStr) -> io::Result<Arc<dyn File>> {
+    match dir.create_new(name) {
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-            fs.remove(path)?;
-            fs.create_new(path)
+            dir.remove(name)?;
+            dir.create_new(name)
         }
         created => created,
     }

@@ -36,22 +36,26 @@ pub(crate) struct Run {
     /// End each file system after this many seconds, whatever was reached
     #[arg(long, value_name = "S")]
     pub(crate) seconds: Option<u64>,
-    /// Where randomness starts: workloads and states follow from it, the order of threads and of the kernel's writes does not
+    /// Where randomness starts: workloads and states follow from it, the order of threads and of
+    /// the kernel's writes does not
     #[arg(long, value_name = "X", default_value_t = 1)]
     pub(crate) seed: u64,
-    /// Do without barriers instead, and expect to be caught: exit 0 only if the laboratory sees lost records
+    /// Do without barriers instead, and expect to be caught: exit 0 only if the laboratory sees
+    /// lost records
     #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "all")]
     pub(crate) control: Option<Control>,
     /// What runs on the file system
     #[arg(long, value_enum, value_delimiter = ',', default_value = "tool,library")]
     pub(crate) workload: Vec<Workload>,
-    /// Have the log write this way, with the library only, and fail where it does not [default: as it chooses]
+    /// Have the log write this way, with the library only, and fail where it does not [default: as
+    /// it chooses]
     #[arg(long, value_enum)]
     pub(crate) backend: Option<Backend>,
     /// States to check of each recorded workload
     #[arg(long, value_name = "N", default_value_t = 1500)]
     pub(crate) states_per_round: u64,
-    /// Recorded workloads that are checked at the same time; mounting waits more than it works [default: 2 per processor]
+    /// Recorded workloads that are checked at the same time; mounting waits more than it works
+    /// [default: 2 per processor]
     #[arg(long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// The `cairn` command [default: the one next to this program]
@@ -83,10 +87,12 @@ pub(crate) struct Replay {
 
 /// Run a command on a file system whose device takes long to flush
 ///
-/// Flushes alone take that time: also those of O_DSYNC writes, since the device has no FUA. The device is there for the command only, and
-/// for nothing that is to be kept.
+/// Flushes alone take that time: also those of O_DSYNC writes, since the device has no FUA. The
+/// device is there for the command only, and for nothing that is to be kept.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "Example: cairn-lab slow-disk --flush-latency 1ms -- cairn-bench run --dir {}")]
+#[command(
+    after_help = "Example: cairn-lab slow-disk --flush-latency 1ms -- cairn-bench run --dir {}"
+)]
 pub(crate) struct SlowDisk {
     /// The file system
     #[arg(long, value_enum, default_value = "ext4")]
@@ -100,7 +106,8 @@ pub(crate) struct SlowDisk {
     /// Where its sparse file is held; it is never synced
     #[arg(long, value_name = "DIR", default_value = "/var/tmp")]
     pub(crate) scratch: PathBuf,
-    /// The command, its words `{}` replaced by the place where the file system is mounted; it has no standard input
+    /// The command, its words `{}` replaced by the place where the file system is mounted; it has
+    /// no standard input
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub(crate) command: Vec<String>,
 }

@@ -9,25 +9,42 @@ use std::sync::Arc;
 use cairn_io::{Fs, NativeFs};
 use uuid::Uuid;
 
+use crate::clock::unix_ns;
 use crate::error::{Corruption, CorruptionKind, Error, Result};
+use crate::gap::Gap;
+use crate::layout::Layout;
+use crate::layout::directory::Directory;
+use crate::open::cases::{EndCase, Ending};
+use crate::open::segments::survey_directory;
+use crate::open::survey::{End, Survey};
+use crate::open::tail::Tail;
 use crate::options::EndState;
-use crate::reader::{Medium, Piece, Reader};
-use crate::state::Place;
-use crate::survey::{SegmentFile, Survey};
-use crate::tail::{Ending, Tail};
-use crate::{Lsn, Seq, Start};
+use crate::place::{Lsn, Place, Seq, Start};
+use crate::read::piece::Pieces;
+use crate::read::reader::Reader;
+use crate::repair::files::{Settled, settle};
+use crate::repair::plan::begun_end;
+use crate::retain::{Choice, Retention};
+use crate::segment::file::SegmentFile;
 
 /// A log as its files show it at one moment.
 ///
-/// Takes no lock and never writes, so it works on a log that another process is appending to, on read-only media, and on a damaged log: what is
-/// wrong is listed in [`problems`](Inspection::problems) instead of being an error. What it shows is what the operating
-/// system has, which may be more than is durable.
+/// Takes no lock and never writes, so it works on a log that another process is appending to, on
+/// read-only media, and on a damaged log: what is wrong is listed in
+/// [`problems`](Inspection::problems) instead of being an error. What it shows is what the
+/// operating system has, which may be more than is durable.
 #[derive(Debug)]
 pub struct Inspection {
-    fs: Arc<dyn Fs>,
-    survey: Survey,
-    tail: Tail,
+    directory: Arc<Directory>,
+    layout: Arc<dyn Layout>,
+    pub(crate) survey: Survey,
+    pub(crate) tail: Tail,
+    pub(crate) case: EndCase,
     problems: Vec<Error>,
+    obsolete: Vec<PathBuf>,
+    gaps: Vec<Gap>,
+    /// Whether readers go on to the last record that verifies, whatever precedes it.
+    is_to_the_last: bool,
 }
 
 /// One segment of a log.
@@ -48,7 +65,8 @@ pub struct SegmentInfo {
     pub end_seq: Seq,
     /// Counts cuts: crash recoveries and truncations at the end.
     pub generation: u32,
-    /// When its file became this segment's, in nanoseconds since 1970-01-01 UTC. That may be some time before it was begun.
+    /// When its file became this segment's, in nanoseconds since 1970-01-01 UTC. That may be some
+    /// time before it was begun.
     pub created_unix_ns: u64,
     /// Whether it will never change again.
     pub sealed: bool,
@@ -64,8 +82,11 @@ pub struct Verification {
     pub bytes: u64,
     /// How the log ends.
     pub end_state: EndState,
-    /// Everything that is wrong, in order of position: damaged ranges, missing segments, files that are not the log's. A torn tail is not among them.
+    /// Everything that is wrong, in order of position: damaged ranges, missing segments, files that
+    /// are not the log's. A torn tail is not among them, nor what a repair recorded as lost.
     pub problems: Vec<Error>,
+    /// Where records are lost, by position, as a repair recorded it.
+    pub gaps: Vec<Gap>,
 }
 
 impl Inspection {
@@ -75,8 +96,8 @@ impl Inspection {
     /// Looks at the log in `dir`.
     ///
     /// # Errors
-    /// [`Error::Io`] when the directory cannot be read; of kind [`NotFound`](io::ErrorKind::NotFound) also when it holds no log. Damage is no
-    /// error here.
+    /// [`Error::Io`] when the directory cannot be read; of kind
+    /// [`NotFound`](io::ErrorKind::NotFound) also when it holds no log. Damage is no error here.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
         Self::open_on(Arc::new(NativeFs), dir)
     }
@@ -87,23 +108,34 @@ impl Inspection {
     /// As [`open`](Inspection::open).
     pub fn open_on(fs: Arc<dyn Fs>, dir: impl AsRef<Path>) -> Result<Self> {
         let dir = dir.as_ref();
-        let mut last = Self::look(&fs, dir);
+        let nothing = || Error::io("open", dir, io::ErrorKind::NotFound.into());
+        Self::look_until_settled(&Arc::new(Directory::open(fs, dir)?.ok_or_else(nothing)?))
+    }
+
+    /// Looks until what is found is what the look before found, or nothing is wrong with it.
+    pub(crate) fn look_until_settled(directory: &Arc<Directory>) -> Result<Self> {
+        let mut last = Self::look(directory);
         for _ in 1..Self::ATTEMPTS {
-            // A file that went between the listing and its opening, or a group that was half written: a writer is at work, look again.
+            // A file that went between the listing and its opening, or a group that was half
+            // written: a writer is at work, look again.
             let busy = match &last {
-                Ok(found) => {
-                    found.tail.ending != Ending::Closed && found.tail.ending != Ending::Unclosed
-                        || !found.problems.is_empty()
-                }
+                Ok(found) => found.case.ending() == Ending::Torn || !found.problems.is_empty(),
                 Err(_) => true,
             };
             if !busy {
                 break;
             }
-            let again = Self::look(&fs, dir);
+            let again = Self::look(directory);
             let settled = match (&last, &again) {
-                (Ok(a), Ok(b)) => a.tail.end_lsn == b.tail.end_lsn && a.problems.len() == b.problems.len(),
-                (Err(_), Err(_)) => true,
+                // Of other files: between the looks a truncation took some and brought others.
+                (Ok(a), Ok(b)) => {
+                    let texts = |look: &Self| -> Vec<String> {
+                        look.problems.iter().map(ToString::to_string).collect()
+                    };
+                    a.tail.end_lsn == b.tail.end_lsn && texts(a) == texts(b)
+                }
+                // Two that are not the same are two moments of a writer that is at work.
+                (Err(a), Err(b)) => a.to_string() == b.to_string(),
                 _ => false,
             };
             last = again;
@@ -114,18 +146,60 @@ impl Inspection {
         last
     }
 
-    fn look(fs: &Arc<dyn Fs>, dir: &Path) -> Result<Self> {
-        let mut survey = Survey::take(&**fs, dir)?;
-        let mut problems = std::mem::take(&mut survey.problems);
-        let Some(tail) = survey.tail.clone() else {
+    /// Looks at the log in `dir` as a [repair](crate::Repair) would leave it, of which nothing is
+    /// written. [`problems`](Inspection::problems) lists what a repair would mend. To read all that
+    /// verifies, have the reader go [past damage](Reader::past_damage); it ends behind the last
+    /// record that does, also where a crash left an unfinished write.
+    ///
+    /// # Errors
+    /// As [`open`](Inspection::open), and [`Repair::plan`](crate::Repair::plan).
+    pub fn salvage(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::salvage_on(Arc::new(NativeFs), dir)
+    }
+
+    /// The same on another file system.
+    ///
+    /// # Errors
+    /// As [`salvage`](Inspection::salvage).
+    pub fn salvage_on(fs: Arc<dyn Fs>, dir: impl AsRef<Path>) -> Result<Self> {
+        let dir = dir.as_ref();
+        let nothing = || Error::io("open", dir, io::ErrorKind::NotFound.into());
+        let directory = Arc::new(Directory::open(fs, dir)?.ok_or_else(nothing)?);
+        let Settled { survey, problems, .. } = settle(&directory)?;
+        let look = Self::of(&directory, survey, problems)?;
+        Ok(Inspection { is_to_the_last: true, ..look })
+    }
+
+    fn look(directory: &Arc<Directory>) -> Result<Self> {
+        Self::of(directory, survey_directory(directory)?, Vec::new())
+    }
+
+    fn of(directory: &Arc<Directory>, mut survey: Survey, before: Vec<Error>) -> Result<Self> {
+        let mut problems = before;
+        problems.append(&mut survey.problems);
+        problems.extend(survey.end_problem(&**directory));
+        let Some(End { tail, case }) = survey.end.clone() else {
             let nothing = io::Error::new(io::ErrorKind::NotFound, "there is no log");
-            return Err(problems.into_iter().next().unwrap_or_else(|| Error::io("find a log in", dir, nothing)));
+            return Err(problems
+                .into_iter()
+                .next()
+                .unwrap_or_else(|| Error::io("find a log in", directory.path(), nothing)));
         };
-        if let Ending::Corrupt(corruption) = &tail.ending {
-            problems.push(Error::Corrupt(corruption.clone()));
-        }
         problems.sort_by_key(position);
-        Ok(Inspection { fs: fs.clone(), survey, tail, problems })
+        let obsolete = survey.obsolete.iter().map(|name| directory.path_of(*name)).collect();
+        let layout = directory.clone();
+        let directory = directory.clone();
+        Ok(Inspection {
+            gaps: directory.told_gaps(),
+            directory,
+            layout,
+            survey,
+            tail,
+            case,
+            problems,
+            obsolete,
+            is_to_the_last: false,
+        })
     }
 
     /// Identity of the log.
@@ -133,44 +207,65 @@ impl Inspection {
         self.survey.uuid
     }
 
-    /// What keeps the log from being opened, in order of position: damage below the watermark, missing segments, files that
-    /// bear a segment's name and are none. Found without reading sealed segments; [`verify`](Inspection::verify) reads all.
+    /// What keeps the log from being opened, in order of position: damage below the watermark,
+    /// missing segments, files that bear a segment's name and are none. Found without reading
+    /// sealed segments; [`verify`](Inspection::verify) reads all.
     pub fn problems(&self) -> &[Error] {
         &self.problems
     }
 
+    /// Where records are lost, by position, as a repair recorded it.
+    pub fn gaps(&self) -> &[Gap] {
+        &self.gaps
+    }
+
+    /// Records from the oldest one to the last one, without those that are lost in [gaps]. Damage
+    /// that no repair recorded is not known here: [`verify`](Inspection::verify) counts what is
+    /// read.
+    ///
+    /// [gaps]: Inspection::gaps
+    pub fn records(&self) -> u64 {
+        let (head, next) = (self.head_seq(), self.next_seq());
+        let lost = self
+            .gaps
+            .iter()
+            .map(|gap| gap.end_seq.min(next).0.saturating_sub(gap.first_seq.max(head).0));
+        next.0.saturating_sub(head.0).saturating_sub(lost.sum())
+    }
+
     /// How the log ends.
     pub fn end_state(&self) -> EndState {
-        match self.tail.ending {
-            Ending::Closed => EndState::Closed,
-            Ending::Torn { bytes } => EndState::Torn { bytes },
-            Ending::Unclosed | Ending::Corrupt(_) => EndState::Unclosed,
-        }
+        EndState::of(self.case, self.tail.torn_bytes)
+    }
+
+    /// How the log ends, as the row of the table by which opening decides.
+    pub fn end_case(&self) -> EndCase {
+        self.case
     }
 
     /// Records before this were dropped.
     pub fn head_lsn(&self) -> Lsn {
-        Lsn(self.survey.head.lsn)
+        self.survey.head.lsn
     }
 
     /// Number of the oldest record.
     pub fn head_seq(&self) -> Seq {
-        Seq(self.survey.head.seq)
+        self.survey.head.seq
     }
 
     /// Exclusive end of what verifies.
     pub fn end_lsn(&self) -> Lsn {
-        Lsn(self.tail.end_lsn)
+        self.tail.end_lsn
     }
 
     /// Number the next record will get.
     pub fn next_seq(&self) -> Seq {
-        Seq(self.tail.next_seq)
+        self.tail.next_seq
     }
 
     /// Everything below this is known to have been durable: the watermark. More may be.
     pub fn durable_lsn(&self) -> Lsn {
-        Lsn(if self.tail.ending == Ending::Closed { self.tail.end_lsn } else { self.tail.watermark })
+        if self.case.ending() == Ending::Closed { self.tail.end_lsn } else { self.tail.watermark }
     }
 
     /// Files in the directory that are not the log's.
@@ -178,10 +273,10 @@ impl Inspection {
         &self.survey.strays
     }
 
-    /// Segments that no longer belong to the log, or do not yet, and that the next opening will remove: what an interrupted truncation left, or the next
-    /// segment, which a writer has ready.
+    /// Segments that no longer belong to the log, or do not yet, and that the next opening will
+    /// remove: what an interrupted truncation left, or the next segment, which a writer has ready.
     pub fn obsolete(&self) -> &[PathBuf] {
-        &self.survey.obsolete
+        &self.obsolete
     }
 
     /// The segments by position.
@@ -190,12 +285,12 @@ impl Inspection {
         let info = |(i, file): (usize, &SegmentFile)| {
             let next = segments.get(i + 1).map(SegmentFile::base);
             SegmentInfo {
-                path: file.path.clone(),
+                path: self.layout.path_of(file.name()),
                 file_bytes: file.file_len,
-                base_lsn: Lsn(file.superblock.base_lsn),
-                end_lsn: Lsn(next.map_or(self.tail.end_lsn, |n| n.lsn)),
-                base_seq: Seq(file.base().seq),
-                end_seq: Seq(next.map_or(self.tail.next_seq, |n| n.seq)),
+                base_lsn: file.superblock.base_lsn,
+                end_lsn: next.map_or(self.tail.end_lsn, |n| n.lsn),
+                base_seq: file.base().seq,
+                end_seq: next.map_or(self.tail.next_seq, |n| n.seq),
                 generation: file.superblock.generation,
                 created_unix_ns: file.superblock.created_unix_ns,
                 sealed: next.is_some(),
@@ -204,64 +299,111 @@ impl Inspection {
         segments.iter().enumerate().map(info).collect()
     }
 
-    /// Reads records in order from `start` up to where the log ended when it was looked at. On a damaged log, returns what precedes
-    /// the damage, then [`Error::Corrupt`].
+    /// Reads records in order from `start` up to where the log ended when it was looked at. On a
+    /// damaged log, returns what precedes the damage, then [`Error::Corrupt`], which says from
+    /// where on records verify again; [`past_damage`](Reader::past_damage) goes on there.
     ///
     /// # Errors
     /// As [`Log::reader`](crate::Log::reader).
     pub fn reader(&self, start: impl Into<Start>) -> Result<Reader> {
         let start = start.into();
         self.check_start(start)?;
-        let mut pieces = Vec::new();
-        let segments = &self.survey.segments;
-        for (i, file) in segments.iter().enumerate() {
-            let next = segments.get(i + 1).map(|s| s.superblock.base_lsn);
-            let mut piece = Piece::whole(file.clone(), next.unwrap_or(self.readable_end()));
-            if next.is_none() {
-                piece.index = Some(self.tail.index.clone());
-            }
-            pieces.push(piece);
-        }
-        let end = Place { lsn: self.readable_end(), seq: self.tail.next_seq };
-        let medium = Medium::Files(self.fs.clone());
-        let mut reader = Reader::new(medium, pieces, self.survey.head, end, self.durable_lsn().0);
+        // How many records damage hides need not be known.
+        let is_sound = self.problems.is_empty() && !self.is_to_the_last;
+        let end_seq = if is_sound { self.tail.next_seq } else { Seq(u64::MAX) };
+        self.reader_to(start, Place { lsn: self.readable_end(), seq: end_seq })
+    }
+
+    fn reader_to(&self, start: Start, end: Place) -> Result<Reader> {
+        let segments = self.survey.segments.iter().copied().collect();
+        let index = Arc::new(self.tail.index.clone());
+        let pieces = Pieces::new(segments, Place::default(), &[], end.lsn, index);
+        let (layout, durable) = (self.layout.clone(), self.durable_lsn());
+        let mut reader = Reader::new(layout, pieces, self.survey.head, end, durable);
         reader.seek(start)?;
         Ok(reader)
     }
 
-    /// Fails when the segment in which `start` lies is missing and nothing precedes it that a reader would meet first.
+    /// Reads what verifies behind [`end_lsn`](Inspection::end_lsn): records of a torn tail, which
+    /// the next opening cuts. It goes [past damage](Reader::past_damage).
+    ///
+    /// # Errors
+    /// As [`Log::reader`](crate::Log::reader).
+    pub fn torn_reader(&self) -> Result<Reader> {
+        let end = Place { lsn: begun_end(&self.tail), seq: Seq(u64::MAX) };
+        let reader = self.reader_to(Start::Lsn(self.tail.end_lsn), end)?;
+        Ok(reader.past_damage())
+    }
+
+    /// Number of the first record that [`Log::retain`](crate::Log::retain) would keep, if a writer
+    /// that opened the log now called it at once. Nothing is changed.
+    pub fn first_seq_retained(&self, keep: Retention) -> Seq {
+        let choice = Choice {
+            segments: self.survey.segments.iter().collect(),
+            head: self.survey.head,
+            end: Place { lsn: self.tail.end_lsn, seq: self.tail.next_seq },
+            moments: Vec::new(),
+            now: unix_ns(self.directory.fs()),
+        };
+        choice.after(keep).0.seq.max(self.survey.head.seq)
+    }
+
+    /// Fails when the segment in which `start` lies is missing and nothing precedes it that a
+    /// reader would meet first.
     fn check_start(&self, start: Start) -> Result<()> {
         let Some(first) = self.survey.segments.first().map(SegmentFile::base) else {
             return Ok(());
         };
         let precedes = match start {
-            Start::Lsn(lsn) => lsn.0 < first.lsn,
-            Start::Seq(seq) => seq.0 < first.seq,
+            Start::Lsn(lsn) => lsn < first.lsn,
+            Start::Seq(seq) => seq < first.seq,
         };
         let head = self.survey.head.lsn;
-        let is_gap =
-            |p: &&Error| matches!(p, Error::Corrupt(c) if c.kind == CorruptionKind::MissingSegment && c.lsn.0 == head);
+        // Of a file without a superblock nothing verifies if it is not said what is lost.
+        let is_missing = |damage: &Corruption| match damage.kind {
+            CorruptionKind::MissingSegment => true,
+            CorruptionKind::Superblock => damage.lost.is_none(),
+            _ => false,
+        };
+        let is_gap = |p: &&Error| matches!(p, Error::Corrupt(c) if is_missing(c) && c.lsn == head);
         match self.problems.iter().find(is_gap) {
             Some(gap) if precedes && head < first.lsn => Err(gap.clone()),
             _ => Ok(()),
         }
     }
 
-    /// Where readers end. When something is wrong, one byte further than everything that is there, so that they meet a gap
-    /// instead of an end: what is missing may have followed.
-    fn readable_end(&self) -> u64 {
-        if self.problems.is_empty() {
-            return self.tail.end_lsn;
+    /// Where readers end. When something is wrong that they do not meet on their way, one byte
+    /// further than everything that is there, so that they meet a gap instead of an end: what is
+    /// missing may have followed.
+    fn readable_end(&self) -> Lsn {
+        if self.is_to_the_last {
+            return begun_end(&self.tail);
         }
-        let sealed = self.tail.seal.and_then(|seal| seal.next_lsn()).unwrap_or(0);
-        self.tail.end_lsn.max(self.tail.proven_lsn).max(sealed).saturating_add(1)
+        let end = self.reached();
+        let is_met = |problem: &Error| match problem {
+            Error::Corrupt(damage) => damage.kind.is_within_a_segment() && damage.lsn < end,
+            _ => false,
+        };
+        if self.problems.iter().all(is_met) { end } else { end.saturating_add(1) }
+    }
+
+    /// How far the log is known to reach, over damage.
+    fn reached(&self) -> Lsn {
+        let tail = &self.tail;
+        match self.case.ending() {
+            Ending::Corrupt => {
+                let sealed = tail.seal.and_then(|seal| seal.next_lsn()).unwrap_or(Lsn::START);
+                tail.end_lsn.max(tail.proven_lsn).max(tail.reached_lsn).max(sealed)
+            }
+            _ => tail.end_lsn,
+        }
     }
 }
 
 /// Where in the log a problem is; what is not in the log comes first.
-fn position(problem: &Error) -> u64 {
+fn position(problem: &Error) -> Lsn {
     match problem {
-        Error::Corrupt(Corruption { lsn, .. }) => lsn.0,
-        _ => 0,
+        Error::Corrupt(Corruption { lsn, .. }) => *lsn,
+        _ => Lsn::START,
     }
 }

@@ -1,53 +1,60 @@
 //! A write-ahead log whose acknowledgements survive.
 //!
-//! Once [`Log::sync_to`], [`Log::commit`] or a [`Ticket`] said `Ok`, no crash, power cut, failed barrier or bit flip takes the record back
-//! unnoticed. The format is specified in `docs/format/log.md`; what is believed of disks and systems in `ASSUMPTIONS.md`.
+//! Once [`Log::sync_to`], [`Log::commit`] or a [`Ticket`] said `Ok`, no crash, power cut, failed
+//! barrier or bit flip takes the record back unnoticed. The format is specified in
+//! `docs/format/log.md`; what is believed of disks and systems in `ASSUMPTIONS.md`.
 //!
-//! Where to look: [`Log`] for the API, `commit` for group commit, `recovery` and `tail` for opening, `format` for the bytes.
+//! Where to look: [`Log`] for the API, `commit` for group commit, `recovery` and `tail` for
+//! opening, `format` for the bytes.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 use cairn_io::sync;
 
-mod ahead;
-mod commit;
+mod backup;
+mod clock;
 mod error;
-mod flush;
 mod follow;
 mod format;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gap;
+mod hold;
 mod inspect;
-mod leading;
+mod layout;
 mod log;
-mod lsn;
 mod mutation;
+mod open;
 mod options;
-mod parallel;
-mod prepare;
-mod reader;
-mod recovery;
+mod place;
+mod read;
+mod repair;
+mod retain;
 mod ring;
-mod rotation;
 mod segment;
-mod single;
-mod state;
-mod survey;
-mod tail;
 mod ticket;
-mod truncation;
-mod walk;
-mod window;
+mod writer;
 
+pub use backup::{CopyReport, backup, backup_on, restore, restore_on};
 pub use cairn_io::ErrorKind;
-pub use error::{Corruption, CorruptionKind, Error, Failure, Result};
+pub use error::{Corruption, CorruptionKind, Dropped, Error, Failure, Lost, Result};
 pub use follow::Follower;
+pub use gap::Gap;
+pub use hold::Hold;
 pub use inspect::{Inspection, SegmentInfo, Verification};
-pub use log::{Log, Retention};
-pub use lsn::{Lsn, Seq, Start};
+pub use log::Log;
 #[cfg(feature = "mutations")]
 #[doc(hidden)]
 pub use mutation::Mutation;
-pub use options::{EndState, OpenReport, Options, Stats};
-pub use reader::{Reader, Record, RecordRef};
+pub use open::cases::EndCase;
+#[cfg(feature = "mutations")]
+#[doc(hidden)]
+pub use open::cases::end_cases_met;
+pub use options::{EndState, OpenReport, Options, Recovery, Stats};
+pub use place::{Lsn, Seq, Start};
+pub use read::dissect::{Dissection, GroupPart, HeadState, Part, PartKind, SegmentHead};
+pub use read::reader::Reader;
+pub use read::record::{Record, RecordRef};
+pub use repair::{Kept, Repair};
+pub use retain::{Floor, Retention};
 pub use ticket::Ticket;

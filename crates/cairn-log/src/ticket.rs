@@ -4,15 +4,16 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use crate::commit::{Appended, Core};
 use crate::error::Result;
+use crate::place::{Lsn, Seq};
 use crate::sync::{Arc, EventListener};
-use crate::{Lsn, Seq};
+use crate::writer::core::{Appended, Core};
 
 /// A submitted record on its way to durability.
 ///
-/// Made by [`Log::submit`](crate::Log::submit). Dropping a ticket cancels nothing: the log makes the record durable all the same. Wait with
-/// [`wait`](Ticket::wait), with `.await` on any runtime, or be called back by [`on_durable`](Ticket::on_durable).
+/// Made by [`Log::submit`](crate::Log::submit). Dropping a ticket cancels nothing: the log makes
+/// the record durable all the same. Wait with [`wait`](Ticket::wait), with `.await` on any runtime,
+/// or be called back by [`on_durable`](Ticket::on_durable).
 #[derive(Debug)]
 #[must_use = "a ticket says nothing about durability until it is waited for"]
 pub struct Ticket {
@@ -33,10 +34,11 @@ impl Ticket {
 
     /// Its number.
     pub fn seq(&self) -> Seq {
-        Seq(self.appended.seq)
+        self.appended.seq
     }
 
-    /// Blocks until the record, and everything before it, is durable; may lead the flush in the calling thread.
+    /// Blocks until the record, and everything before it, is durable; may lead the flush in the
+    /// calling thread.
     ///
     /// # Errors
     /// [`Error::InDoubt`](crate::Error::InDoubt) when a write or barrier failed.
@@ -44,8 +46,10 @@ impl Ticket {
         self.core.settled(self.appended)
     }
 
-    /// Calls `callback` once, when the record is durable or in doubt: at once and in this thread when that is known already, in the thread
-    /// that leads the flush otherwise, with no lock held. A panic in it is caught and affects nothing else.
+    /// Calls `callback` once, when the record is durable or in doubt: at once and in this thread
+    /// when that is known already, in the thread that leads the flush otherwise, with no lock held.
+    /// A panic in it is caught and affects nothing else. It may drop or close the log, also when
+    /// that is the last handle.
     pub fn on_durable(self, callback: impl FnOnce(Result<()>) + Send + 'static) {
         self.core.on_durable(self.appended, Box::new(callback));
     }

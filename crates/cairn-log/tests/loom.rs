@@ -1,13 +1,18 @@
 //! guards: L01 L02 L36 L37
 //!
-//! The commit gate under loom: every interleaving of a few threads, up to a bound on preemptions. Nobody is acknowledged who is not durable,
-//! nobody waits for ever, a failure reaches everybody.
+//! The commit gate under loom: every interleaving of a few threads, up to a bound on preemptions.
+//! Nobody is acknowledged who is not durable, nobody waits for ever, a failure reaches everybody.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg cairn_loom" cargo test --release -p cairn-log --test loom -- --nocapture
 //! ```
 #![cfg(cairn_loom)]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a test"
+)]
 
 use std::io::{self, IoSlice};
 use std::ops::Range;
@@ -18,7 +23,8 @@ use cairn_io::Store;
 use cairn_log::{Error, Log, Lsn};
 use loom::thread;
 
-/// Memory with a barrier that covers what had been written when it was called, and that loom may interrupt.
+/// Memory with a barrier that covers what had been written when it was called, and that loom may
+/// interrupt.
 #[derive(Debug, Default)]
 struct Device {
     live: Mutex<Vec<u8>>,
@@ -198,7 +204,8 @@ fn of_two_flushes_in_flight_the_later_one_is_not_durable_before_the_other() {
     let counted = beside.clone();
     explore("a sync of a full buffer, and one who fills and syncs the next", 2, move || {
         let device = Arc::new(Device { block: Some(512), ..Device::default() });
-        let log = Arc::new(Log::with_store(device.clone(), Log::options().buffer_size(4 << 10)).unwrap());
+        let log =
+            Arc::new(Log::with_store(device.clone(), Log::options().buffer_size(4 << 10)).unwrap());
         let first = log.append(&[1; 3000]).unwrap();
         let second = log.append(&[2; 3000]).unwrap();
         let other = thread::spawn({

@@ -1,31 +1,36 @@
 //! guards: L01 L02 L09 L35 L36 L37
 //!
-//! The whole log under shuttle: several writers, syncers, a follower and truncations on the simulated file system, in thousands of random
-//! schedules; then power cuts at points of what they did. Nobody hangs, nobody is told what is not so.
+//! The whole log under shuttle: several writers, syncers, a follower and truncations on the
+//! simulated file system, in thousands of random schedules; then power cuts at points of what they
+//! did. Nobody hangs, nobody is told what is not so.
 //!
 //! ```sh
 //! RUSTFLAGS="--cfg cairn_shuttle" cargo test --release -p cairn-log --test shuttle -- --nocapture
 //! ```
 #![cfg(cairn_shuttle)]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a test"
+)]
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::SystemTime;
 
-use cairn_io::{Access, Backend, File, Fs};
-use cairn_log::{Error, Inspection, Log, Lsn, Seq};
+use cairn_io::{Backend, File, Layer, Layered, Stat, Through};
+use cairn_log::{Dropped, Error, Inspection, Log, Lsn, Seq};
 use cairn_sim::{Call, CrashExplorer, Errno, FaultPlan, SimFs};
 use shuttle::rand::Rng as _;
 use shuttle::thread;
 
-/// A machine whose every call lets other threads run before and after it, so that barriers and writes are no single steps.
-#[derive(Clone, Debug)]
-struct Interrupted(SimFs);
+/// Every call lets other threads run before and after it, so that barriers and writes are no single
+/// steps.
+#[derive(Debug)]
+struct Interrupted;
 
 #[derive(Debug)]
 struct InterruptedFile(Arc<dyn File>);
@@ -37,40 +42,30 @@ fn interrupted<T>(call: impl FnOnce() -> T) -> T {
     result
 }
 
-fn wrapped(file: io::Result<Arc<dyn File>>) -> io::Result<Arc<dyn File>> {
-    file.map(|file| Arc::new(InterruptedFile(file)) as Arc<dyn File>)
+impl Interrupted {
+    fn pass(&self, call: Through) {
+        let changes = [Through::CreateNew, Through::Rename, Through::Remove, Through::Sync];
+        if changes.contains(&call) {
+            thread::yield_now();
+        }
+    }
 }
 
-impl Fs for Interrupted {
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        wrapped(self.0.open(path, access))
+impl Layer for Interrupted {
+    fn before(&self, call: Through, _: &Path, _: Option<&Path>) -> io::Result<()> {
+        self.pass(call);
+        Ok(())
     }
-    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        wrapped(self.0.open_direct(path))
+    fn after(&self, call: Through, _: &Path, _: Option<&Path>) -> io::Result<()> {
+        self.pass(call);
+        Ok(())
     }
-    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        wrapped(interrupted(|| self.0.create_new(path)))
+    fn file(&self, _: Through, _: &Path, file: Arc<dyn File>) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(InterruptedFile(file)))
     }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        interrupted(|| self.0.rename(from, to))
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        interrupted(|| self.0.remove(path))
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        self.0.list(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        interrupted(|| self.0.sync_dir(dir))
-    }
-    fn now(&self) -> SystemTime {
-        self.0.now()
-    }
-    fn random(&self) -> io::Result<[u8; 16]> {
-        self.0.random()
+    /// There may be threads besides the test's.
+    fn background(&self, _: bool) -> bool {
+        true
     }
 }
 
@@ -102,6 +97,15 @@ impl File for InterruptedFile {
     fn try_lock(&self) -> io::Result<bool> {
         self.0.try_lock()
     }
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+    fn stat(&self) -> io::Result<Stat> {
+        self.0.stat()
+    }
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        self.0.data_from(offset)
+    }
 }
 
 /// What callers were told, with the number of system calls made by then.
@@ -109,7 +113,7 @@ type Told = Arc<Mutex<Vec<(usize, Seq, Vec<u8>)>>>;
 
 /// With a thread that prepares, as `Interrupted` does not say that there must be none.
 fn open(sim: &SimFs, backend: Backend) -> cairn_log::Result<Log> {
-    let fs = Arc::new(Interrupted(sim.clone()));
+    let fs = Arc::new(Layered::new(Arc::new(sim.clone()), Interrupted));
     let options = Log::options().segment_size(8 << 10).buffer_size(4 << 10).buffers(2);
     let log = options.direct_io(backend == Backend::Direct).fs(fs).open("/log")?;
     assert_eq!(log.backend(), backend);
@@ -132,14 +136,20 @@ fn check(told: &Told, point: usize, sim: &SimFs, backend: Backend) -> Result<(),
     Ok(())
 }
 
-fn explore(name: &str, schedules: usize, test: impl Fn(Backend, &AtomicU64) + Send + Sync + 'static) {
+fn explore(
+    name: &str,
+    schedules: usize,
+    test: impl Fn(Backend, &AtomicU64) + Send + Sync + 'static,
+) {
     let test = Arc::new(test);
     for backend in [Backend::Buffered, Backend::Direct] {
         let states = Arc::new(AtomicU64::new(0));
         let (counted, test) = (states.clone(), test.clone());
         shuttle::check_random(move || test(backend, &counted), schedules);
         let states = states.load(Ordering::Relaxed);
-        println!("shuttle: {name}, {backend:?}: {schedules} schedules, {states} crash states after them");
+        println!(
+            "shuttle: {name}, {backend:?}: {schedules} schedules, {states} crash states after them"
+        );
     }
 }
 
@@ -204,6 +214,80 @@ fn writers_syncers_batches_and_a_follower() {
     });
 }
 
+/// A record that only the log after the cut has: whether it is followed or not, the cut is none
+/// that the follower has to be told of.
+#[test]
+fn a_follower_made_beside_a_cut_knows_it() {
+    explore("a follower made beside a cut", 2000, |backend, _| {
+        let sim = SimFs::new();
+        let log = Arc::new(open(&sim, backend).unwrap());
+        let first = log.commit(&[0; 100]).unwrap();
+        log.append_batch([[1; 100], [2; 100]]).unwrap();
+        let cutter = thread::spawn({
+            let log = log.clone();
+            move || {
+                log.truncate_after(first).unwrap();
+                log.append_batch((11..16).map(|n| [n; 100])).unwrap();
+                log.sync().unwrap();
+            }
+        });
+        let mut follower = loop {
+            match log.follow(Seq(4)) {
+                Ok(follower) => break follower,
+                Err(Error::SeqOutOfRange { .. }) => thread::yield_now(),
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let record = follower.next_blocking().unwrap().unwrap();
+        assert_eq!((record.seq(), record.payload()), (Seq(4), &[14; 100][..]));
+        cutter.join().unwrap();
+        Arc::into_inner(log).unwrap().close().unwrap();
+    });
+}
+
+/// A follower feeds a copy while the log is cut twice, at either end of what it may have returned.
+#[test]
+fn a_copy_of_a_log_that_is_cut_is_the_log() {
+    explore("a copy beside two cuts", 2000, |backend, _| {
+        let sim = SimFs::new();
+        let log = Arc::new(open(&sim, backend).unwrap());
+        let first = log.commit(&[0; 100]).unwrap();
+        log.append_batch([[1; 100], [2; 100], [3; 100]]).unwrap();
+        log.sync().unwrap();
+        let mut follower = log.follow(Lsn::START).unwrap();
+        let copier = thread::spawn(move || {
+            let mut copy: Vec<(Lsn, Vec<u8>)> = Vec::new();
+            loop {
+                match follower.next_blocking() {
+                    Ok(None) => return copy,
+                    Ok(Some(record)) => copy.push((record.lsn(), record.payload().to_vec())),
+                    Err(Error::Truncated { lsn, dropped: Dropped::Returned }) => {
+                        assert!(copy.last().is_some_and(|last| last.0 >= lsn));
+                        copy.retain(|(at, _)| *at < lsn);
+                        follower.resume().unwrap();
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        });
+        log.truncate_after(first).unwrap();
+        let second = log.append_batch((11..17).map(|n| [n; 100])).unwrap();
+        log.sync().unwrap();
+        // Above all that the copy can have if it has not looked since the first cut.
+        let last = log.reader(Seq(5)).unwrap().next().unwrap().unwrap();
+        assert!(last.lsn() > *second.start());
+        log.truncate_after(last.lsn()).unwrap();
+        log.commit(&[21; 100]).unwrap();
+        let expected: Vec<_> = log
+            .reader(Lsn::START)
+            .unwrap()
+            .map(|record| record.map(|record| (record.lsn(), record.payload().to_vec())).unwrap())
+            .collect();
+        Arc::into_inner(log).unwrap().close().unwrap();
+        assert_eq!(copier.join().unwrap(), expected);
+    });
+}
+
 #[test]
 fn tickets_are_settled_by_the_time_a_log_is_closed() {
     explore("tickets and a close", 2000, |backend, _| {
@@ -216,7 +300,9 @@ fn tickets_are_settled_by_the_time_a_log_is_closed() {
             assert!(result.is_ok());
             hears.fetch_add(1, Ordering::SeqCst);
         });
-        let waiter = thread::spawn(move || tickets.into_iter().for_each(|t| shuttle::future::block_on(t).unwrap()));
+        let waiter = thread::spawn(move || {
+            tickets.into_iter().for_each(|t| shuttle::future::block_on(t).unwrap())
+        });
         log.close().unwrap();
         waiter.join().unwrap();
         assert_eq!(heard.load(Ordering::SeqCst), 1);
@@ -247,7 +333,14 @@ fn fail_a_barrier(nth: u64) {
                             Ok(lsn) => match log.sync_to(lsn) {
                                 Ok(()) => {
                                     let at = sim.op_count();
-                                    let seq = log.reader(lsn).unwrap().durable().next().unwrap().unwrap().seq();
+                                    let seq = log
+                                        .reader(lsn)
+                                        .unwrap()
+                                        .durable()
+                                        .next()
+                                        .unwrap()
+                                        .unwrap()
+                                        .seq();
                                     told.lock().unwrap().push((at, seq, payload));
                                 }
                                 Err(Error::InDoubt { .. }) => {}
@@ -301,12 +394,16 @@ fn truncations_exclude_appends() {
             assert_eq!(record.seq(), Seq(1 + n as u64));
         }
         for pair in records[1..].chunks(2) {
-            assert!(pair.len() == 2 && pair[0].payload() == pair[1].payload(), "a batch is cut as a whole");
+            assert!(
+                pair.len() == 2 && pair[0].payload() == pair[1].payload(),
+                "a batch is cut as a whole"
+            );
         }
     });
 }
 
-/// Nobody waits for a chunk that nobody reads, each is handed out once and in order, and a reader can stop at any time.
+/// Nobody waits for a chunk that nobody reads, each is handed out once and in order, and a reader
+/// can stop at any time.
 #[test]
 fn a_reader_and_the_thread_that_reads_ahead() {
     const RECORDS: usize = 50;
@@ -315,16 +412,21 @@ fn a_reader_and_the_thread_that_reads_ahead() {
     let test = move || {
         let sim = written.get_or_init(|| {
             let sim = SimFs::new();
-            let options = Log::options().direct_io(false).fs(Arc::new(Interrupted(sim.clone())));
+            let options = Log::options()
+                .direct_io(false)
+                .fs(Arc::new(Layered::new(Arc::new(sim.clone()), Interrupted)));
             let log = options.open("/log").unwrap();
-            // Together more than reading ahead is begun for; each may begin in one chunk and end in the next.
+            // Together more than reading ahead is begun for; each may begin in one chunk and end in
+            // the next.
             for n in 0..RECORDS {
                 log.append(&vec![n as u8; 60_000 + n]).unwrap();
             }
             log.close().unwrap();
             sim
         });
-        let look = Inspection::open_on(Arc::new(Interrupted(sim.clone())), "/log").unwrap();
+        let look =
+            Inspection::open_on(Arc::new(Layered::new(Arc::new(sim.clone()), Interrupted)), "/log")
+                .unwrap();
         assert_eq!(look.next_seq(), Seq(RECORDS as u64));
         let read = shuttle::rand::thread_rng().gen_range(RECORDS / 2..=RECORDS);
         for (n, record) in look.reader(Lsn::START).unwrap().take(read).enumerate() {
@@ -343,10 +445,12 @@ fn a_panicking_writer_disturbs_nobody() {
         let panicking = thread::spawn({
             let log = log.clone();
             move || {
-                let batch =
-                    (0..2u8).map(|n| if n == 1 { std::panic::resume_unwind(Box::new("told to")) } else { [n; 10] });
-                let outcome =
-                    std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.append_batch(batch).map(drop)));
+                let batch = (0..2u8).map(|n| {
+                    if n == 1 { std::panic::resume_unwind(Box::new("told to")) } else { [n; 10] }
+                });
+                let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    log.append_batch(batch).map(drop)
+                }));
                 assert!(outcome.is_err());
             }
         });
@@ -356,56 +460,65 @@ fn a_panicking_writer_disturbs_nobody() {
     });
 }
 
-/// Two threads of the log's own write full buffers beside each other; one barrier fails in every other schedule. Callbacks are called in any order, and
-/// never too early.
+/// Two threads of the log's own write full buffers beside each other; one barrier fails in every
+/// other schedule. Callbacks are called in any order, and never too early.
 #[test]
 fn tickets_that_fill_buffers_are_durable_in_order() {
     let beside = Arc::new(AtomicU64::new(0));
     let counted = beside.clone();
-    explore("two who submit what fills buffers, and two flushes in flight", 1000, move |backend, states| {
-        let sim = SimFs::new();
-        let fs = Arc::new(Interrupted(sim.clone()));
-        let in_flight = 2 + usize::from(states.load(Ordering::Relaxed) % 3 == 1);
-        let options =
-            Log::options().segment_size(64 << 10).buffer_size(4 << 10).buffers(4).flushes_in_flight(in_flight);
-        let log = Arc::new(options.direct_io(backend == Backend::Direct).fs(fs).open("/log").unwrap());
-        let failing = states.load(Ordering::Relaxed) % 2 == 1;
-        if failing {
-            sim.set_faults(FaultPlan::new().fail(Call::WriteDirect, 3, Errno::Eio));
-        }
-        let told = Told::default();
-        let writers: Vec<_> = (0..2u8)
-            .map(|writer| {
-                let (log, sim, told) = (log.clone(), sim.clone(), told.clone());
-                thread::spawn(move || {
-                    for n in 0..8u8 {
-                        let payload = vec![writer * 16 + n; 1800];
-                        let Ok(ticket) = log.submit(&payload) else { break };
-                        let (sim, told, seq) = (sim.clone(), told.clone(), ticket.seq());
-                        ticket.on_durable(move |result| {
-                            if result.is_ok() {
-                                told.lock().unwrap().push((sim.op_count(), seq, payload));
-                            }
-                        });
-                    }
-                })
-            })
-            .collect();
-        writers.into_iter().for_each(|t| t.join().unwrap());
-        assert!(log.sync().is_ok() || failing);
-        counted.fetch_add(log.stats().flushes_beside, Ordering::Relaxed);
-        drop(log);
-        assert!(failing || told.lock().unwrap().len() == 16, "everybody is called");
-        let explorer = CrashExplorer::new(sim.trace()).exhaustive_limit(1).samples_per_point(2);
-        let report = explorer.for_each(|state| {
-            if state.fingerprint() % 4 != 0 {
-                return Ok(());
+    explore(
+        "two who submit what fills buffers, and two flushes in flight",
+        1000,
+        move |backend, states| {
+            let sim = SimFs::new();
+            let fs = Arc::new(Layered::new(Arc::new(sim.clone()), Interrupted));
+            let in_flight = 2 + usize::from(states.load(Ordering::Relaxed) % 3 == 1);
+            let options = Log::options()
+                .segment_size(64 << 10)
+                .buffer_size(4 << 10)
+                .buffers(4)
+                .flushes_in_flight(in_flight);
+            let log = Arc::new(
+                options.direct_io(backend == Backend::Direct).fs(fs).open("/log").unwrap(),
+            );
+            let failing = states.load(Ordering::Relaxed) % 2 == 1;
+            if failing {
+                sim.set_faults(FaultPlan::new().fail(Call::WriteDirect, 3, Errno::Eio));
             }
-            states.fetch_add(1, Ordering::Relaxed);
-            check(&told, state.point(), &state.fs(), backend)
-        });
-        report.unwrap();
-    });
+            let told = Told::default();
+            let writers: Vec<_> = (0..2u8)
+                .map(|writer| {
+                    let (log, sim, told) = (log.clone(), sim.clone(), told.clone());
+                    thread::spawn(move || {
+                        for n in 0..8u8 {
+                            let payload = vec![writer * 16 + n; 1800];
+                            let Ok(ticket) = log.submit(&payload) else { break };
+                            let (sim, told, seq) = (sim.clone(), told.clone(), ticket.seq());
+                            ticket.on_durable(move |result| {
+                                if result.is_ok() {
+                                    told.lock().unwrap().push((sim.op_count(), seq, payload));
+                                }
+                            });
+                        }
+                    })
+                })
+                .collect();
+            writers.into_iter().for_each(|t| t.join().unwrap());
+            assert!(log.sync().is_ok() || failing);
+            counted.fetch_add(log.stats().flushes_beside, Ordering::Relaxed);
+            drop(log);
+            assert!(failing || told.lock().unwrap().len() == 16, "everybody is called");
+            let explorer = CrashExplorer::new(sim.trace()).exhaustive_limit(1).samples_per_point(2);
+            let report = explorer.for_each(|state| {
+                if state.fingerprint() % 4 != 0 {
+                    return Ok(());
+                }
+                states.fetch_add(1, Ordering::Relaxed);
+                check(&told, state.point(), &state.fs(), backend)
+            });
+            report.unwrap();
+        },
+    );
     let beside = beside.load(Ordering::Relaxed);
     println!("shuttle: {beside} flushes beside another one");
     assert!(beside > 0);

@@ -5,12 +5,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::FailedSync;
-use crate::chooser::{CrashModel, MetadataOrder, Torn};
 use crate::content::{Content, Slot, slice_of};
 use crate::disk::{Disk, Node, ROOT};
 use crate::inode::{FileNode, sector_place};
+use crate::model::{CrashModel, MetadataOrder, Torn};
 use crate::names::{DirNode, NameChange, Names, NodeId};
+use crate::options::FailedSync;
 use crate::rng::{Rng, derive};
 
 #[derive(Clone, Debug)]
@@ -64,7 +64,11 @@ pub(crate) struct Choices {
 impl Choices {
     pub(crate) fn new(disk: &Disk, model: CrashModel) -> Self {
         let mut choices = Self {
-            base: Disk { nodes: vec![None; disk.nodes.len()], sector: disk.sector, failed_sync: disk.failed_sync },
+            base: Disk {
+                nodes: vec![None; disk.nodes.len()],
+                sector: disk.sector,
+                failed_sync: disk.failed_sync,
+            },
             dims: Vec::new(),
             groups: Vec::new(),
         };
@@ -90,6 +94,8 @@ impl Choices {
             return;
         };
         match shared.as_ref() {
+            // Only its name can be lost.
+            Node::Link(_) => self.base.nodes[node] = Some(shared.clone()),
             Node::File(file) if file.is_settled() => self.base.nodes[node] = Some(shared.clone()),
             Node::File(file) => {
                 let settled = Node::File(FileNode::settled(file.durable.clone()));
@@ -113,8 +119,9 @@ impl Choices {
                 for &child in dir.durable.values() {
                     self.visit(disk, child, model);
                 }
-                let later =
-                    |change: &NameChange| change.effects.iter().filter_map(|(_, node)| *node).collect::<Vec<_>>();
+                let later = |change: &NameChange| {
+                    change.effects.iter().filter_map(|(_, node)| *node).collect::<Vec<_>>()
+                };
                 for child in dir.pending.iter().flat_map(later) {
                     self.visit(disk, child, model);
                 }
@@ -154,7 +161,8 @@ impl Choices {
                 }
             }
             let known_durable = file.durable.slot(page);
-            let mut options: Vec<_> = known.into_iter().map(|(time, slot)| (time, Value::Bytes(slot))).collect();
+            let mut options: Vec<_> =
+                known.into_iter().map(|(time, slot)| (time, Value::Bytes(slot))).collect();
             if disk.failed_sync == FailedSync::Zeros && versions.has_doubted() {
                 options.push((u64::MAX, Value::Zeros));
             }
@@ -173,7 +181,8 @@ impl Choices {
     }
 
     fn open_names(&mut self, node: &DirNode) {
-        let mut names: Vec<&OsString> = node.pending.iter().flat_map(|c| c.effects.iter().map(|(n, _)| n)).collect();
+        let mut names: Vec<&OsString> =
+            node.pending.iter().flat_map(|c| c.effects.iter().map(|(n, _)| n)).collect();
         names.sort();
         names.dedup();
         for name in names {
@@ -181,13 +190,15 @@ impl Choices {
             let mut newest = 0;
             for change in &node.pending {
                 for (_, target) in change.effects.iter().filter(|(changed, _)| changed == name) {
-                    newest = known.iter().position(|(_, other)| other == target).unwrap_or(known.len());
+                    newest =
+                        known.iter().position(|(_, other)| other == target).unwrap_or(known.len());
                     if newest == known.len() {
                         known.push((change.time, *target));
                     }
                 }
             }
-            let options = known.into_iter().map(|(time, target)| (time, Value::Target(target))).collect();
+            let options =
+                known.into_iter().map(|(time, target)| (time, Value::Target(target))).collect();
             self.open(Place::Name(name.clone()), options, newest);
         }
     }
@@ -213,21 +224,31 @@ impl Choices {
     pub(crate) fn build(&self, picks: &[u32], salt: u64) -> Disk {
         let mut disk = self.base.clone();
         for (node, range) in &self.groups {
-            let dims = self.dims[range.clone()].iter().zip(&picks[range.clone()]).filter(|(_, pick)| **pick != 0);
+            let dims = self.dims[range.clone()]
+                .iter()
+                .zip(&picks[range.clone()])
+                .filter(|(_, pick)| **pick != 0);
             if dims.clone().next().is_none() {
                 continue;
             }
             let built = match self.base.nodes[*node].as_deref() {
-                Some(Node::File(file)) => Node::File(FileNode::settled(self.build_file(&file.durable, dims, salt))),
+                Some(Node::File(file)) => {
+                    Node::File(FileNode::settled(self.build_file(&file.durable, dims, salt)))
+                }
                 Some(Node::Dir(dir)) => Node::Dir(build_dir(dir, dims)),
-                None => continue,
+                Some(Node::Link(_)) | None => continue,
             };
             disk.nodes[*node] = Some(Arc::new(built));
         }
         disk
     }
 
-    fn build_file<'d>(&self, durable: &Content, dims: impl Iterator<Item = (&'d Dim, &'d u32)>, salt: u64) -> Content {
+    fn build_file<'d>(
+        &self,
+        durable: &Content,
+        dims: impl Iterator<Item = (&'d Dim, &'d u32)>,
+        salt: u64,
+    ) -> Content {
         let size = self.base.sector;
         let mut content = durable.clone();
         let mut length = durable.len();
@@ -247,7 +268,8 @@ impl Choices {
                 Value::Garbage(changed) => {
                     let (page, at) = sector_place(sector, size);
                     scratch.copy_from_slice(slice_of(&durable.slot(page), at, size.len()));
-                    Rng::new(derive(derive(salt, node as u64), sector)).fill(&mut scratch[changed.clone()]);
+                    Rng::new(derive(derive(salt, node as u64), sector))
+                        .fill(&mut scratch[changed.clone()]);
                     content.write(start, &scratch);
                 }
                 _ => content.write(start, &vec![0; size.len()]),
@@ -268,6 +290,15 @@ impl Choices {
         self.dims.iter().map(digit).collect()
     }
 
+    /// `picks` as far as they are options here, and for what they do not speak of the newest.
+    pub(crate) fn bounded(&self, picks: &[u32]) -> Vec<u32> {
+        let picks = picks.iter().copied().map(Some).chain(std::iter::repeat(None));
+        let bounded = self.dims.iter().zip(picks).map(|(dim, pick)| {
+            pick.filter(|&pick| (pick as usize) < dim.options.len()).unwrap_or(dim.newest)
+        });
+        bounded.collect()
+    }
+
     pub(crate) fn nothing(&self) -> Vec<u32> {
         vec![0; self.dims.len()]
     }
@@ -278,11 +309,14 @@ impl Choices {
 
     /// Newest sectors with old lengths and names, or the other way round.
     pub(crate) fn only_kind(&self, sectors: bool) -> Vec<u32> {
-        self.dims.iter().map(|dim| if dim.is_sector() == sectors { dim.newest } else { 0 }).collect()
+        self.dims
+            .iter()
+            .map(|dim| if dim.is_sector() == sectors { dim.newest } else { 0 })
+            .collect()
     }
 
-    /// The newest of one dim alone. For a sector, lengths and names are the newest too: it would be invisible
-    /// otherwise.
+    /// The newest of one dim alone. For a sector, lengths and names are the newest too: it would be
+    /// invisible otherwise.
     pub(crate) fn only(&self, which: usize) -> Vec<u32> {
         let sector = self.dims[which].is_sector();
         let mut picks = if sector { self.only_kind(false) } else { self.nothing() };
@@ -296,13 +330,17 @@ impl Choices {
         picks
     }
 
-    /// A random state. Uniform choice alone would almost never visit the states in which nearly nothing or
-    /// nearly everything landed, or in which the disk stopped at one moment, so the first thing drawn is the
-    /// kind of accident.
+    /// A random state. Uniform choice alone would almost never visit the states in which nearly
+    /// nothing or nearly everything landed, or in which the disk stopped at one moment, so the
+    /// first thing drawn is the kind of accident.
     pub(crate) fn random(&self, rng: &mut Rng) -> Vec<u32> {
         let times: Vec<u64> = match self.dims.is_empty() {
             true => vec![0],
-            false => self.dims[rng.below(self.dims.len())].options.iter().map(|(time, _)| *time).collect(),
+            false => self.dims[rng.below(self.dims.len())]
+                .options
+                .iter()
+                .map(|(time, _)| *time)
+                .collect(),
         };
         let stop = times[rng.below(times.len())];
         let style = rng.below(7);
@@ -335,7 +373,12 @@ impl Choices {
     }
 
     /// Says what survived. `disk` is the machine just before the cut, for names.
-    pub(crate) fn describe(&self, picks: &[u32], disk: &Disk, f: &mut dyn fmt::Write) -> fmt::Result {
+    pub(crate) fn describe(
+        &self,
+        picks: &[u32],
+        disk: &Disk,
+        f: &mut dyn fmt::Write,
+    ) -> fmt::Result {
         let mut paths = vec![String::new(); disk.nodes.len()];
         paths[ROOT] = "/".to_owned();
         disk.walk(&mut |path, node, _| paths[node] = path.display().to_string());
@@ -358,7 +401,8 @@ impl Choices {
                         sectors[usize::from(pick != 0)].push((*sector, mark));
                     }
                     (_, Value::Length(len)) => {
-                        let of: Vec<String> = dim.options.iter().map(|(_, v)| length_of(v)).collect();
+                        let of: Vec<String> =
+                            dim.options.iter().map(|(_, v)| length_of(v)).collect();
                         writeln!(f, "    length {len}, one of {}", of.join(", "))?;
                     }
                     (Place::Name(name), Value::Target(target)) => {
@@ -369,7 +413,9 @@ impl Choices {
                         let which = if pick == 0 { "old" } else { "new" };
                         writeln!(f, "    name {} {what} ({which})", name.display())?;
                     }
-                    (_, Value::Prefix(count, _)) => writeln!(f, "    first {count} of {last} changes of names")?,
+                    (_, Value::Prefix(count, _)) => {
+                        writeln!(f, "    first {count} of {last} changes of names")?
+                    }
                     _ => {}
                 }
             }
@@ -429,7 +475,10 @@ fn ranges(list: &[(u64, String)]) -> String {
 }
 
 /// From the first to the last byte in which any of `newer` differs from `durable`.
-fn changed_range<'a>(durable: &[u8], newer: impl Iterator<Item = &'a [u8]>) -> Option<Range<usize>> {
+fn changed_range<'a>(
+    durable: &[u8],
+    newer: impl Iterator<Item = &'a [u8]>,
+) -> Option<Range<usize>> {
     newer.fold(None, |range: Option<Range<usize>>, bytes| {
         let differs = |&i: &usize| bytes[i] != durable[i];
         let Some(first) = (0..bytes.len()).find(differs) else { return range };

@@ -1,5 +1,6 @@
-//! The bytes of a file as a table of shared pages: copying a file costs one reference count, changing it copies
-//! only the pages that change. Crash states of the same trace share everything they have in common.
+//! The bytes of a file as a table of shared pages: copying a file costs one reference count,
+//! changing it copies only the pages that change. Crash states of the same trace share everything
+//! they have in common.
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -11,7 +12,8 @@ pub(crate) const PAGE: usize = 4096;
 /// Longest file, so that a hostile length cannot make the simulator allocate without bound.
 pub(crate) const MAX_FILE_LEN: u64 = 1 << 34;
 
-/// Page contents that are shared between images; `None` stands for a page of zeros that takes no space.
+/// Page contents that are shared between images; `None` stands for a page of zeros that takes no
+/// space.
 pub(crate) type Slot = Option<Arc<Page>>;
 
 static ZERO_PAGE: [u8; PAGE] = [0; PAGE];
@@ -46,7 +48,9 @@ impl Page {
                 for (lane, word) in lanes.iter_mut().zip(chunk.chunks_exact(8)) {
                     let mut le = [0; 8];
                     le.copy_from_slice(word);
-                    *lane = (*lane ^ u64::from_le_bytes(le)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29);
+                    *lane = (*lane ^ u64::from_le_bytes(le))
+                        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                        .rotate_left(29);
                 }
             }
             lanes.iter().fold(0, |sum, lane| mix(sum ^ lane))
@@ -116,8 +120,8 @@ struct Pages {
 
 /// Bytes and length of one file.
 ///
-/// Invariant: every byte at or after `len` is zero. `chunks` may be shorter than `len` needs (the rest is
-/// zeros).
+/// Invariant: every byte at or after `len` is zero. `chunks` may be shorter than `len` needs (the
+/// rest is zeros).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
     pages: Arc<Pages>,
@@ -179,6 +183,17 @@ impl Content {
         total
     }
 
+    /// The first offset at or behind `offset` that lies in a page that takes space.
+    pub(crate) fn data_from(&self, offset: u64) -> u64 {
+        if offset >= self.len {
+            return self.len;
+        }
+        let first = locate(offset).0;
+        let pages = first..self.pages.chunks.len() * CHUNK;
+        let found = pages.into_iter().find(|&page| self.get(page).is_some());
+        found.map_or(self.len, |page| (page as u64 * PAGE as u64).clamp(offset, self.len))
+    }
+
     pub(crate) fn to_vec(&self) -> Vec<u8> {
         let mut bytes = vec![0; usize::try_from(self.len).expect("at most MAX_FILE_LEN")];
         self.read(0, &mut bytes);
@@ -204,7 +219,10 @@ impl Content {
         if len < self.len {
             let (page, at) = locate(len);
             let keep = if at == 0 { page } else { page + 1 };
-            if at != 0 && !self.is_zero_page(page) && self.slice(page, at, PAGE - at) != &ZERO_PAGE[at..] {
+            if at != 0
+                && !self.is_zero_page(page)
+                && self.slice(page, at, PAGE - at) != &ZERO_PAGE[at..]
+            {
                 self.page_mut(page)[at..].fill(0);
             }
             let last = self.pages.chunks.len() * CHUNK;
@@ -243,7 +261,9 @@ impl Content {
     /// Depends on bytes and length only, not on holes or reservations.
     pub(crate) fn fingerprint(&self) -> u64 {
         let chunks = self.pages.chunks.iter().enumerate();
-        let fold = |(i, chunk): (usize, &Option<Arc<Chunk>>)| chunk.as_ref().map_or(0, |chunk| chunk.fold(i));
+        let fold = |(i, chunk): (usize, &Option<Arc<Chunk>>)| {
+            chunk.as_ref().map_or(0, |chunk| chunk.fold(i))
+        };
         let sum = chunks.map(fold).fold(0, u64::wrapping_add);
         mix(sum ^ mix(self.len ^ 0x5bd1_e995))
     }

@@ -8,21 +8,24 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::choice::Choices;
-use crate::chooser::CrashModel;
 use crate::disk::Disk;
+use crate::fs::SimFs;
+use crate::model::{CrashModel, MetadataOrder, Torn};
 use crate::rng::{Rng, derive};
-use crate::{MetadataOrder, SimFs, Torn, Trace};
+use crate::trace::Trace;
 
-/// The environment variable that makes [`CrashExplorer::for_each`] visit one state only: `point:id`. An
-/// explorer with a [label](CrashExplorer::label) listens to `label@point:id`; several are separated by commas.
+/// The environment variable that makes [`CrashExplorer::for_each`] visit one state only:
+/// `point:id`. An explorer with a [label](CrashExplorer::label) listens to `label@point:id`;
+/// several are separated by commas.
 pub const REPLAY_VARIABLE: &str = "CAIRN_SIM_REPLAY";
 
 /// Visits the disk states that a power cut could leave, at every point of a trace.
 ///
-/// At a point with at most [`exhaustive_limit`](Self::exhaustive_limit) combinations of what landed, all are
-/// visited. At others, [`samples_per_point`](Self::samples_per_point) are: always nothing, everything, only the
-/// lengths and names, only the sectors; then some states with a single sector (or name, or length) landed or
-/// missing; the rest drawn from the seed. A state that equals an earlier one of the same point is skipped.
+/// At a point with at most [`exhaustive_limit`](Self::exhaustive_limit) combinations of what
+/// landed, all are visited. At others, [`samples_per_point`](Self::samples_per_point) are: always
+/// nothing, everything, only the lengths and names, only the sectors; then some states with a
+/// single sector (or name, or length) landed or missing; the rest drawn from the seed. A state that
+/// equals an earlier one of the same point is skipped.
 ///
 /// Every state has a `point` and an `id`; the same trace and options give the same states.
 #[derive(Clone, Debug)]
@@ -59,8 +62,8 @@ impl CrashExplorer {
         }
     }
 
-    /// A name for `CAIRN_SIM_REPLAY`, needed where several explorers meet in one test (an exploration of the
-    /// recovery from each state of another).
+    /// A name for `CAIRN_SIM_REPLAY`, needed where several explorers meet in one test (an
+    /// exploration of the recovery from each state of another).
     #[must_use]
     pub fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
@@ -109,15 +112,18 @@ impl CrashExplorer {
         self
     }
 
-    /// Checks every state with `check`, which says what is wrong with it or panics. Stops at the first bad one.
+    /// Checks every state with `check`, which says what is wrong with it or panics. Stops at the
+    /// first bad one.
     ///
-    /// With `CAIRN_SIM_REPLAY=point:id` in the environment, checks that one state only ([`REPLAY_VARIABLE`]).
+    /// With `CAIRN_SIM_REPLAY=point:id` in the environment, checks that one state only
+    /// ([`REPLAY_VARIABLE`]).
     ///
     /// # Errors
     /// The first state that failed, with everything needed to see it again.
     ///
     /// # Panics
-    /// When `CAIRN_SIM_REPLAY` is set to something else, or to a point that the trace does not have.
+    /// When `CAIRN_SIM_REPLAY` is set to something else, or to a point that the trace does not
+    /// have.
     pub fn for_each<E: fmt::Display>(
         &self,
         mut check: impl FnMut(&CrashState) -> Result<(), E>,
@@ -160,14 +166,22 @@ impl CrashExplorer {
     /// What the environment says about the explorer with this label.
     fn asked_for(&self) -> Option<(usize, u64)> {
         let value = std::env::var(REPLAY_VARIABLE).ok()?;
-        let mine = |entry: &&str| entry.split_once('@').map_or("", |(label, _)| label) == self.label;
+        let mine =
+            |entry: &&str| entry.split_once('@').map_or("", |(label, _)| label) == self.label;
         let entry = value.split(',').find(mine)?;
         let numbers = entry.rsplit('@').next().and_then(|numbers| numbers.split_once(':'));
-        let parsed = numbers.and_then(|(point, id)| Some((point.trim().parse().ok()?, id.trim().parse().ok()?)));
-        Some(parsed.unwrap_or_else(|| panic!("{REPLAY_VARIABLE}: expected point:id, found {entry:?}")))
+        let parsed = numbers
+            .and_then(|(point, id)| Some((point.trim().parse().ok()?, id.trim().parse().ok()?)));
+        Some(
+            parsed
+                .unwrap_or_else(|| panic!("{REPLAY_VARIABLE}: expected point:id, found {entry:?}")),
+        )
     }
 
-    fn walk(&self, visit: &mut dyn FnMut(Arc<Point>) -> Result<(), Failure>) -> Result<(), Failure> {
+    fn walk(
+        &self,
+        visit: &mut dyn FnMut(Arc<Point>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let mut disk = self.trace.initial.clone();
         for point in 0..=self.trace.len().min(*self.points.end()) {
             if let Some(op) = point.checked_sub(1).and_then(|last| self.trace.ops.get(last)) {
@@ -175,7 +189,12 @@ impl CrashExplorer {
             }
             if self.points.contains(&point) {
                 let choices = Choices::new(&disk, self.model);
-                visit(Arc::new(Point { point, disk: disk.clone(), choices, trace: self.trace.clone() }))?;
+                visit(Arc::new(Point {
+                    point,
+                    disk: disk.clone(),
+                    choices,
+                    trace: self.trace.clone(),
+                }))?;
             }
         }
         Ok(())
@@ -255,15 +274,19 @@ fn verdict<E: fmt::Display>(
         Ok(Err(error)) => Some(error.to_string()),
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str);
-            let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
+            let text =
+                text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message");
             Some(format!("panicked: {text}"))
         }
     }
 }
 
-/// A failing state with as little lost as possible: one thing after the other gets its newest value, and keeps it if the state
-/// still fails.
-fn shrink<E: fmt::Display>(state: &CrashState, check: &mut impl FnMut(&CrashState) -> Result<(), E>) -> CrashState {
+/// A failing state with as little lost as possible: one thing after the other gets its newest
+/// value, and keeps it if the state still fails.
+fn shrink<E: fmt::Display>(
+    state: &CrashState,
+    check: &mut impl FnMut(&CrashState) -> Result<(), E>,
+) -> CrashState {
     let choices = &state.point.choices;
     let mut smallest = state.clone();
     for (which, newest) in choices.everything().into_iter().enumerate() {
@@ -315,8 +338,8 @@ impl CrashState {
         self.id
     }
 
-    /// A machine that starts with this disk: nothing open, nothing locked, nothing unsynced, an empty trace.
-    /// Every call gives another one.
+    /// A machine that starts with this disk: nothing open, nothing locked, nothing unsynced, an
+    /// empty trace. Every call gives another one.
     #[must_use]
     pub fn fs(&self) -> SimFs {
         self.point.trace.revive(self.disk.clone(), self.point.point)
@@ -333,7 +356,9 @@ impl fmt::Display for CrashState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let point = self.point.point;
         writeln!(f, "power cut at point {point}, state {}", self.id)?;
-        for (i, op) in self.point.trace.ops[..point].iter().enumerate().skip(point.saturating_sub(3)) {
+        for (i, op) in
+            self.point.trace.ops[..point].iter().enumerate().skip(point.saturating_sub(3))
+        {
             writeln!(f, "  done: {i} {op}")?;
         }
         if let Some(op) = self.point.trace.ops.get(point) {
@@ -355,8 +380,8 @@ pub struct Report {
     pub distinct: u64,
 }
 
-/// A crash state that failed its check. `Debug` prints the same text as `Display`, so that `unwrap` in a test
-/// is readable.
+/// A crash state that failed its check. `Debug` prints the same text as `Display`, so that `unwrap`
+/// in a test is readable.
 #[derive(Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Failure {
@@ -378,7 +403,10 @@ impl fmt::Display for Failure {
         let Self { message, point, id, seed, state, label } = self;
         let at = if label.is_empty() { "" } else { "@" };
         write!(f, "{message}\n{state}seed {seed}; ")?;
-        write!(f, "to see this state again, run the test with {REPLAY_VARIABLE}={label}{at}{point}:{id}")
+        write!(
+            f,
+            "to see this state again, run the test with {REPLAY_VARIABLE}={label}{at}{point}:{id}"
+        )
     }
 }
 

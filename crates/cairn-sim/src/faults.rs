@@ -1,34 +1,40 @@
 //! System calls that fail: which, when, and how.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// A kind of system call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum Call {
-    /// `Fs::open` and `Fs::open_direct`
+    /// `Fs::open_dir`
+    OpenDir,
+    /// `Dir::open` and `Dir::open_direct`
     Open,
-    /// `Fs::create_new`
+    /// `Dir::create_new`
     Create,
     /// `Fs::create_dir`
     CreateDir,
-    /// `Fs::rename`
+    /// `Dir::rename` and `Dir::replace`
     Rename,
-    /// `Fs::remove`
+    /// `Dir::remove`
     Remove,
-    /// `Fs::list`
+    /// `Dir::list`
     List,
-    /// `Fs::sync_dir`
+    /// `Dir::sync`
     SyncDir,
+    /// `Dir::stat`, `Dir::is_in_place` and `File::stat`
+    Stat,
     /// `Fs::random`
     Random,
     /// `File::read_at`
     Read,
-    /// `File::write_at`, but for handles of `Fs::open_direct`
+    /// `File::write_at`, but for handles of `Dir::open_direct`
     Write,
-    /// `File::write_at` through a handle of `Fs::open_direct`
+    /// `File::write_at` through a handle of `Dir::open_direct`
     WriteDirect,
     /// `File::len`
     Len,
@@ -38,13 +44,16 @@ pub enum Call {
     Allocate,
     /// `File::sync_data`
     Sync,
-    /// `File::try_lock`
+    /// `File::data_from`
+    DataFrom,
+    /// `File::try_lock` and `Dir::try_lock`
     Lock,
 }
 
 impl Call {
     /// Every kind, for tests that go through all of them.
-    pub const ALL: [Call; 16] = [
+    pub const ALL: [Call; 19] = [
+        Call::OpenDir,
         Call::Open,
         Call::Create,
         Call::CreateDir,
@@ -52,6 +61,7 @@ impl Call {
         Call::Remove,
         Call::List,
         Call::SyncDir,
+        Call::Stat,
         Call::Random,
         Call::Read,
         Call::Write,
@@ -60,8 +70,51 @@ impl Call {
         Call::SetLen,
         Call::Allocate,
         Call::Sync,
+        Call::DataFrom,
         Call::Lock,
     ];
+}
+
+impl Call {
+    /// Its name as traces and schedules show it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Call::OpenDir => "open_dir",
+            Call::Open => "open",
+            Call::Create => "create",
+            Call::CreateDir => "create_dir",
+            Call::Rename => "rename",
+            Call::Remove => "remove",
+            Call::List => "list",
+            Call::SyncDir => "sync_dir",
+            Call::Stat => "stat",
+            Call::Random => "random",
+            Call::Read => "read",
+            Call::Write => "write",
+            Call::WriteDirect => "write_direct",
+            Call::Len => "len",
+            Call::SetLen => "set_len",
+            Call::Allocate => "allocate",
+            Call::Sync => "sync_data",
+            Call::DataFrom => "data_from",
+            Call::Lock => "lock file",
+        }
+    }
+
+    /// Whether it can change something.
+    pub(crate) fn changes(self) -> bool {
+        !matches!(
+            self,
+            Call::OpenDir
+                | Call::Open
+                | Call::List
+                | Call::Stat
+                | Call::Random
+                | Call::Read
+                | Call::Len
+                | Call::DataFrom
+        )
+    }
 }
 
 /// An error a system call can be made to return.
@@ -80,6 +133,8 @@ pub enum Errno {
     Emfile,
     /// Any other kind.
     Kind(io::ErrorKind),
+    /// Any other error, by the system's number for it.
+    Os(i32),
 }
 
 impl Errno {
@@ -96,7 +151,43 @@ impl Errno {
             Self::Emfile if cfg!(unix) => io::Error::from_raw_os_error(24),
             Self::Emfile => io::Error::other("too many open files"),
             Self::Kind(kind) => kind.into(),
+            Self::Os(number) => io::Error::from_raw_os_error(number),
         }
+    }
+}
+
+/// The kinds that have a name in the text of a schedule.
+const KINDS: [io::ErrorKind; 4] = [
+    io::ErrorKind::PermissionDenied,
+    io::ErrorKind::QuotaExceeded,
+    io::ErrorKind::InvalidInput,
+    io::ErrorKind::ReadOnlyFilesystem,
+];
+
+impl fmt::Display for Errno {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Eio => f.write_str("EIO"),
+            Self::Enospc => f.write_str("ENOSPC"),
+            Self::Eintr => f.write_str("EINTR"),
+            Self::Enotsup => f.write_str("ENOTSUP"),
+            Self::Emfile => f.write_str("EMFILE"),
+            Self::Kind(kind) => write!(f, "{kind:?}"),
+            Self::Os(number) => write!(f, "errno {number}"),
+        }
+    }
+}
+
+impl FromStr for Errno {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let named = [Self::Eio, Self::Enospc, Self::Eintr, Self::Enotsup, Self::Emfile];
+        if let Some(number) = text.strip_prefix("errno ").and_then(|number| number.parse().ok()) {
+            return Ok(Self::Os(number));
+        }
+        let mut all = named.into_iter().chain(KINDS.map(Self::Kind));
+        all.find(|errno| errno.to_string() == text).ok_or_else(|| format!("{text:?} is no errno"))
     }
 }
 
@@ -105,21 +196,23 @@ impl Errno {
 #[non_exhaustive]
 pub enum Fault {
     /// The call fails. A write, set_len, allocate or a change of names has done nothing; a failed
-    /// [`Call::Sync`] marks the file's pages clean, and a failed [`Call::WriteDirect`] leaves its sectors in doubt, unless the error is one of
-    /// those with which a system refuses it ([`Errno::Eintr`], [`Errno::Enotsup`], [`io::ErrorKind::InvalidInput`]): see [the crate's
-    /// fault model](crate).
+    /// [`Call::Sync`] marks the file's pages clean, and a failed [`Call::WriteDirect`] leaves its
+    /// sectors in doubt, unless the error is one of those with which a system refuses it
+    /// ([`Errno::Eintr`], [`Errno::Enotsup`], [`io::ErrorKind::InvalidInput`]): see
+    /// [the crate's fault model](crate).
     Fail(Errno),
-    /// A read or write returns `Ok` after at most this many bytes. Of a direct write that was cut inside a sector, that sector is in doubt.
+    /// A read or write returns `Ok` after at most this many bytes. Of a direct write that was cut
+    /// inside a sector, that sector is in doubt.
     Short(usize),
     /// As [`Short`](Fault::Short); the next call of the same kind fails.
     ShortThenFail(usize, Errno),
-    /// A write fails although this many bytes were written. Every other call fails although it was carried out:
-    /// the caller cannot know. A sync reported as failed has persisted everything; of a direct write, so many bytes' whole sectors
-    /// are durable, and the others in doubt.
+    /// A write fails although this many bytes were written. Every other call fails although it was
+    /// carried out: the caller cannot know. A sync reported as failed has persisted everything; of
+    /// a direct write, so many bytes' whole sectors are durable, and the others in doubt.
     FailAfter(usize, Errno),
-    /// The call returns `Ok` without having done anything: a lying device, or the barrier somebody forgot.
-    /// A direct write has written, and nothing is durable.
-    /// Makes sense for [`Call::Sync`], [`Call::SyncDir`] and [`Call::WriteDirect`]; other calls are carried out as usual.
+    /// The call returns `Ok` without having done anything: a lying device, or the barrier somebody
+    /// forgot. A direct write has written, and nothing is durable. Makes sense for [`Call::Sync`],
+    /// [`Call::SyncDir`] and [`Call::WriteDirect`]; other calls are carried out as usual.
     Ignore,
 }
 
@@ -133,7 +226,8 @@ struct Rule {
 }
 
 /// Which system calls fail. Calls are counted from 0 from the moment the plan is given to
-/// [`SimFs::set_faults`](crate::SimFs::set_faults); when several rules meet, the one added first wins.
+/// [`SimFs::set_faults`](crate::SimFs::set_faults); when several rules meet, the one added first
+/// wins.
 ///
 /// ```
 /// use cairn_sim::{Call, Errno, Fault, FaultPlan, SimFs};
@@ -191,11 +285,15 @@ impl FaultPlan {
         self
     }
 
-    /// Every `sync_data` returns `Ok` and does nothing, and direct writes are no more durable than others: the mutation that every
-    /// durability test must catch.
+    /// Every `sync_data` returns `Ok` and does nothing, and direct writes are no more durable than
+    /// others: the mutation that every durability test must catch.
     #[must_use]
     pub fn ignore_barriers(self) -> Self {
-        self.on(Call::Sync, 0..u64::MAX, Fault::Ignore).on(Call::WriteDirect, 0..u64::MAX, Fault::Ignore)
+        self.on(Call::Sync, 0..u64::MAX, Fault::Ignore).on(
+            Call::WriteDirect,
+            0..u64::MAX,
+            Fault::Ignore,
+        )
     }
 
     /// Every `sync_dir` returns `Ok` and does nothing.
@@ -204,10 +302,11 @@ impl FaultPlan {
         self.on(Call::SyncDir, 0..u64::MAX, Fault::Ignore)
     }
 
-    /// Space for all files together, in bytes, rounded down to blocks of 4096. Space is taken by the first
-    /// write or [`allocate`](cairn_io::File::allocate) of a block (`set_len` takes none) and given back by
-    /// cutting a file, and by removing its last name once no handle is open. A write that meets the end is
-    /// short; one that finds no block at all fails with [`Errno::Enospc`].
+    /// Space for all files together, in bytes, rounded down to blocks of 4096. Space is taken by
+    /// the first write or [`allocate`](cairn_io::File::allocate) of a block (`set_len` takes none)
+    /// and given back by cutting a file, and by removing its last name once no handle is open. A
+    /// write that meets the end is short; one that finds no block at all fails with
+    /// [`Errno::Enospc`].
     #[must_use]
     pub fn capacity(mut self, bytes: u64) -> Self {
         self.capacity = Some(bytes);
@@ -221,8 +320,8 @@ impl FaultPlan {
         self
     }
 
-    /// Reads that touch any of these bytes of the file with this name (at the time of the read) fail with
-    /// [`Errno::Eio`].
+    /// Reads that touch any of these bytes of the file with this name (at the time of the read)
+    /// fail with [`Errno::Eio`].
     #[must_use]
     pub fn unreadable(mut self, path: impl AsRef<Path>, bytes: Range<u64>) -> Self {
         self.unreadable.push((path.as_ref().to_owned(), bytes));
@@ -245,6 +344,10 @@ impl FaultPlan {
             self.rules.insert(0, Rule { call: Some(call), calls, fault: Fault::Fail(error) });
         }
         Some(fault)
+    }
+
+    pub(crate) fn set_capacity(&mut self, bytes: Option<u64>) {
+        self.capacity = bytes;
     }
 
     pub(crate) fn capacity_limit(&self) -> Option<u64> {

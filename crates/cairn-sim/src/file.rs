@@ -6,14 +6,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use cairn_io::{Backend, File};
+use cairn_io::{Backend, File, Stat};
 
 use crate::content::MAX_FILE_LEN;
 use crate::disk::{Change, Outcome};
+use crate::faults::{Call, Errno, Fault};
 use crate::inode::FileNode;
-use crate::machine::{HandleId, Machine, ProcessId, Shared, alive};
+use crate::machine::{HandleId, Machine, ProcessId, Shared, alive, yield_natively};
 use crate::names::NodeId;
-use crate::{Call, Errno, Fault};
 
 /// What a handle was opened for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,19 +32,23 @@ pub(crate) struct SimFile {
     /// The name it was opened under, for traces.
     path: Arc<Path>,
     mode: Mode,
-    /// Failed barriers of the file that this handle has heard of, or that came before it was opened.
+    /// Failed barriers of the file that this handle has heard of, or that came before it was
+    /// opened.
     errors_seen: AtomicU64,
 }
 
 impl fmt::Debug for SimFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SimFile").field("path", &self.path).field("mode", &self.mode).finish_non_exhaustive()
+        f.debug_struct("SimFile")
+            .field("path", &self.path)
+            .field("mode", &self.mode)
+            .finish_non_exhaustive()
     }
 }
 
 impl Drop for SimFile {
     fn drop(&mut self) {
-        self.shared.lock().closed(self.node, self.handle);
+        self.shared.lock().closed(self.node, self.handle, self.process);
     }
 }
 
@@ -54,7 +58,8 @@ fn too_large() -> io::Error {
 
 /// Whether a system refuses a write with this error before it has done anything.
 fn is_refusal(error: Errno) -> bool {
-    let refusals = [io::ErrorKind::Interrupted, io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported];
+    let refusals =
+        [io::ErrorKind::Interrupted, io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported];
     refusals.contains(&error.error().kind())
 }
 
@@ -68,7 +73,7 @@ impl SimFile {
         mode: Mode,
     ) -> Arc<dyn File> {
         let errors = machine.disk.file(node).map_or(0, |file| file.errors);
-        let handle = machine.opened(node);
+        let handle = machine.opened(node, process);
         let errors_seen = AtomicU64::new(errors);
         Arc::new(Self { shared: shared.clone(), process, handle, node, path, mode, errors_seen })
     }
@@ -87,7 +92,9 @@ impl SimFile {
     fn check_readable(&self, machine: &mut Machine, offset: u64, len: usize) -> io::Result<()> {
         let end = offset.saturating_add(len as u64);
         let bad = machine.faults.unreadable_ranges().iter().any(|(path, range)| {
-            range.start < end && offset < range.end && machine.disk.lookup(path).is_ok_and(|node| node == self.node)
+            range.start < end
+                && offset < range.end
+                && machine.disk.lookup(crate::disk::ROOT, path).is_ok_and(|node| node == self.node)
         });
         if bad {
             machine.counters.faults += 1;
@@ -134,8 +141,9 @@ impl SimFile {
         let (mut machine, fault) = self.shared.enter(self.process, Call::WriteDirect)?;
         let sector = machine.disk.sector.len();
         let slices = slices.iter().filter(|slice| !slice.is_empty());
-        let aligned =
-            |slice: &IoSlice<'_>| slice.len().is_multiple_of(sector) && slice.as_ptr().addr().is_multiple_of(sector);
+        let aligned = |slice: &IoSlice<'_>| {
+            slice.len().is_multiple_of(sector) && slice.as_ptr().addr().is_multiple_of(sector)
+        };
         if !offset.is_multiple_of(sector as u64) || !slices.clone().all(aligned) {
             return Err(io::ErrorKind::InvalidInput.into());
         }
@@ -155,18 +163,29 @@ impl SimFile {
             Some(Fault::Fail(error)) if is_refusal(error) => (0, 0, Err(error.error())),
             Some(Fault::Fail(error)) => (0, n, Err(error.error())),
             Some(Fault::FailAfter(k, error)) => (k.min(n), n, Err(error.error())),
-            Some(Fault::Short(k) | Fault::ShortThenFail(k, _)) => (k.min(n), k.min(n), Ok(k.min(n))),
+            Some(Fault::Short(k) | Fault::ShortThenFail(k, _)) => {
+                (k.min(n), k.min(n), Ok(k.min(n)))
+            }
         };
         let done = done / sector * sector;
         let touched = touched.next_multiple_of(sector);
         if done > 0 {
             self.commit_direct(&mut machine, offset, &bytes[..done], Outcome::Done);
+            machine.pause();
             // Killed in the middle of it.
             alive(&machine, self.process)?;
-            machine.commit(&self.path, Change::DirectDone { node: self.node, offset, len: done as u64 });
+            machine.commit(
+                &self.path,
+                Change::DirectDone { node: self.node, offset, len: done as u64 },
+            );
         }
         if touched > done {
-            self.commit_direct(&mut machine, offset + done as u64, &bytes[done..touched], Outcome::Failed);
+            self.commit_direct(
+                &mut machine,
+                offset + done as u64,
+                &bytes[done..touched],
+                Outcome::Failed,
+            );
         }
         result
     }
@@ -175,7 +194,10 @@ impl SimFile {
         if !bytes.is_empty() {
             machine.counters.bytes_written += bytes.len() as u64;
             let bytes = bytes.into();
-            machine.commit(&self.path, Change::WriteDirect { node: self.node, offset, bytes, outcome });
+            machine.commit(
+                &self.path,
+                Change::WriteDirect { node: self.node, offset, bytes, outcome },
+            );
         }
     }
 
@@ -270,7 +292,9 @@ impl File for SimFile {
         let (mut machine, fault) = self.shared.enter(self.process, Call::SetLen)?;
         match fault {
             Some(Fault::Fail(error)) => Err(error.error()),
-            Some(Fault::FailAfter(_, error)) => self.set_len_now(&mut machine, len).and(Err(error.error())),
+            Some(Fault::FailAfter(_, error)) => {
+                self.set_len_now(&mut machine, len).and(Err(error.error()))
+            }
             _ => self.set_len_now(&mut machine, len),
         }
     }
@@ -280,7 +304,9 @@ impl File for SimFile {
         let (mut machine, fault) = self.shared.enter(self.process, Call::Allocate)?;
         match fault {
             Some(Fault::Fail(error)) => Err(error.error()),
-            Some(Fault::FailAfter(_, error)) => self.allocate_now(&mut machine, offset, len).and(Err(error.error())),
+            Some(Fault::FailAfter(_, error)) => {
+                self.allocate_now(&mut machine, offset, len).and(Err(error.error()))
+            }
             _ => self.allocate_now(&mut machine, offset, len),
         }
     }
@@ -291,9 +317,9 @@ impl File for SimFile {
             alive(&machine, self.process)?;
             machine.point()
         };
-        // The barrier covers what had returned by now. Letting other threads in makes code that counts on more
-        // fail.
-        std::thread::yield_now();
+        // The barrier covers what had returned by now. Letting other threads in makes code that
+        // counts on more fail.
+        yield_natively();
         let (mut machine, fault) = self.shared.enter(self.process, Call::Sync)?;
         let (outcome, error) = match fault {
             Some(Fault::Fail(error)) => (Outcome::Failed, Some(error)),
@@ -315,7 +341,27 @@ impl File for SimFile {
         let (mut machine, fault) = self.shared.enter(self.process, Call::Lock)?;
         match fault {
             Some(Fault::Fail(error) | Fault::FailAfter(_, error)) => Err(error.error()),
-            _ => Ok(machine.try_lock(self.node, self.handle, self.process)),
+            _ => Ok(machine.try_lock(self.node, self.handle)),
+        }
+    }
+    fn unlock(&self) -> io::Result<()> {
+        self.shared.lock().unlock(self.node, self.handle);
+        Ok(())
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        let (machine, fault) = self.shared.enter(self.process, Call::Stat)?;
+        match fault {
+            Some(Fault::Fail(error) | Fault::FailAfter(_, error)) => Err(error.error()),
+            _ => Ok(machine.disk.stat(self.node)),
+        }
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        let (machine, fault) = self.shared.enter(self.process, Call::DataFrom)?;
+        match fault {
+            Some(Fault::Fail(error) | Fault::FailAfter(_, error)) => Err(error.error()),
+            _ => Ok(self.file(&machine)?.live.data_from(offset)),
         }
     }
 }

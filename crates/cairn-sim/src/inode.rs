@@ -1,19 +1,20 @@
 //! One file: what processes see, what the disk certainly holds, and everything in between.
 //!
-//! Times are trace positions: the n-th operation of a trace (from 1) happens at time n, and a barrier that
-//! *covers* time t settles what happened at or before t.
+//! Times are trace positions: the n-th operation of a trace (from 1) happens at time n, and a
+//! barrier that *covers* time t settles what happened at or before t.
 //!
 //! Invariants:
-//! 1. A sector of `live` below its length equals the newest pending version of that sector, or `durable` if none is
-//!    pending.
-//! 2. Versions of a sector (and of the length) are in order of time. The first `doubted` of them were covered by a
-//!    failed barrier: the cache calls them clean, so no later barrier writes them; they may or may not be on the disk.
+//! 1. A sector of `live` below its length equals the newest pending version of that sector, or
+//!    `durable` if none is pending.
+//! 2. Versions of a sector (and of the length) are in order of time. The first `doubted` of them
+//!    were covered by a failed barrier: the cache calls them clean, so no later barrier writes
+//!    them; they may or may not be on the disk.
 //! 3. Nothing pending at all implies that `durable` has the bytes and length of `live`.
 
 use std::collections::BTreeMap;
 
 use crate::content::{Content, PAGE, Slot, flip_in, locate, slice_of};
-use crate::{FailedSync, SectorSize};
+use crate::options::{FailedSync, SectorSize};
 
 /// What a value was at successive times since it was last certainly on the disk.
 #[derive(Clone, Debug)]
@@ -42,7 +43,8 @@ impl<T> Versions<T> {
         self.list.partition_point(|(time, _)| *time <= covers)
     }
 
-    /// A successful barrier: returns the version that is durable now and forgets it and all older ones.
+    /// A successful barrier: returns the version that is durable now and forgets it and all older
+    /// ones.
     fn settle(&mut self, covers: u64) -> Option<T> {
         let count = self.covered(covers);
         if count <= self.doubted {
@@ -101,6 +103,14 @@ impl FileNode {
         !self.is_settled() || self.changed > self.settled
     }
 
+    /// Everything was done before time 1.
+    pub(crate) fn forget_times(&mut self) {
+        let versions = self.sectors.values_mut().flat_map(|versions| &mut versions.list);
+        versions.for_each(|(time, _)| *time = 0);
+        self.lengths.list.iter_mut().for_each(|(time, _)| *time = 0);
+        (self.changed, self.settled) = (0, 0);
+    }
+
     pub(crate) fn write(&mut self, time: u64, offset: u64, bytes: &[u8], size: SectorSize) {
         if bytes.is_empty() {
             return;
@@ -138,7 +148,8 @@ impl FileNode {
         self.changed = changed;
     }
 
-    /// A direct write of whole sectors failed: any of them may have landed, and no barrier settles which.
+    /// A direct write of whole sectors failed: any of them may have landed, and no barrier settles
+    /// which.
     pub(crate) fn fail_direct(&mut self, time: u64, offset: u64, bytes: &[u8], size: SectorSize) {
         self.begin_direct(time, offset, bytes, size);
         let end = offset + bytes.len() as u64;
@@ -147,8 +158,8 @@ impl FileNode {
         }
     }
 
-    /// The direct write that was begun last returned: its sectors are on the disk, whatever was pending there, and the length
-    /// includes them. Of everything else it says nothing.
+    /// The direct write that was begun last returned: its sectors are on the disk, whatever was
+    /// pending there, and the length includes them. Of everything else it says nothing.
     pub(crate) fn finish_direct(&mut self, offset: u64, len: u64, size: SectorSize) {
         let end = offset + len;
         for sector in offset / size.bytes()..end / size.bytes() {
@@ -156,7 +167,8 @@ impl FileNode {
             self.durable.write(sector * size.bytes(), self.live.slice(page, at, size.len()));
             self.sectors.remove(&sector);
         }
-        // Each length that a power cut could have left is still possible, except that it is at least `end`. Writing has raised the durable one.
+        // Each length that a power cut could have left is still possible, except that it is at
+        // least `end`. Writing has raised the durable one.
         for (_, length) in &mut self.lengths.list {
             *length = end.max(*length);
         }
@@ -186,7 +198,8 @@ impl FileNode {
         self.set_len(time, grown, size);
     }
 
-    /// Everything at or before `covers` is on the disk, except what an earlier failed barrier left in doubt.
+    /// Everything at or before `covers` is on the disk, except what an earlier failed barrier left
+    /// in doubt.
     pub(crate) fn sync(&mut self, covers: u64, size: SectorSize) {
         let length = self.lengths.settle(covers).unwrap_or(self.durable.len());
         for (&sector, versions) in &mut self.sectors {
@@ -197,7 +210,8 @@ impl FileNode {
         }
         self.durable.set_len(length);
         self.sectors.retain(|&sector, versions| {
-            let cut = sector * size.bytes() >= length && versions.covered(covers) == versions.list.len();
+            let cut =
+                sector * size.bytes() >= length && versions.covered(covers) == versions.list.len();
             !versions.list.is_empty() && !cut
         });
         if self.is_settled() {
@@ -206,21 +220,24 @@ impl FileNode {
         self.settled = self.settled.max(covers);
     }
 
-    /// The write-back of everything at or before `covers` failed; the cache forgets that it is dirty.
+    /// The write-back of everything at or before `covers` failed; the cache forgets that it is
+    /// dirty.
     pub(crate) fn fail_sync(&mut self, covers: u64) {
         self.sectors.values_mut().for_each(|versions| versions.doubt(covers));
         self.lengths.doubt(covers);
         self.errors += 1;
     }
 
-    /// Drops clean pages from the cache: what is read from now on is what the disk turned out to hold.
+    /// Drops clean pages from the cache: what is read from now on is what the disk turned out to
+    /// hold.
     pub(crate) fn evict(&mut self, mode: FailedSync, size: SectorSize) {
         let live_len = self.live.len();
         let durable_len = self.durable.len();
         let grows = !self.lengths.list.is_empty() && !self.lengths.only_doubted();
         // Bytes past the durable length cannot be settled before the length is.
-        let held_back =
-            |sector: u64| mode == FailedSync::Persisted && (sector + 1) * size.bytes() > durable_len && grows;
+        let held_back = |sector: u64| {
+            mode == FailedSync::Persisted && (sector + 1) * size.bytes() > durable_len && grows
+        };
         let evicted: Vec<u64> = self
             .sectors
             .iter()
@@ -237,7 +254,8 @@ impl FileNode {
                 FailedSync::Old => self.durable.slice(page, at, size.len()).to_vec(),
                 FailedSync::Zeros => vec![0; size.len()],
                 FailedSync::Persisted => {
-                    let newest = versions.list.last().map(|(_, slot)| slot.clone()).unwrap_or_default();
+                    let newest =
+                        versions.list.last().map(|(_, slot)| slot.clone()).unwrap_or_default();
                     slice_of(&newest, at, size.len()).to_vec()
                 }
             };
@@ -270,13 +288,14 @@ impl FileNode {
         }
     }
 
-    /// Records the sectors of `from..to` whose live bytes differ from their newest version: the file grew over
-    /// bytes that an earlier cut had removed from `live` but maybe not from the disk.
+    /// Records the sectors of `from..to` whose live bytes differ from their newest version: the
+    /// file grew over bytes that an earlier cut had removed from `live` but maybe not from the
+    /// disk.
     fn capture_changes(&mut self, time: u64, from: u64, to: u64, size: SectorSize) {
         let (first, last) = (locate(from).0, locate(to - 1).0);
         for page in first..=last {
-            let begin = (page * PAGE) as u64 / size.bytes();
-            let end = ((page + 1) * PAGE) as u64 / size.bytes();
+            let begin = page as u64 * PAGE as u64 / size.bytes();
+            let end = (page as u64 + 1) * PAGE as u64 / size.bytes();
             let quiet = self.live.is_zero_page(page)
                 && self.durable.is_zero_page(page)
                 && self.sectors.range(begin..end).next().is_none();

@@ -1,16 +1,20 @@
-//! The state behind all handles of one simulated machine: disk and page cache, processes, locks, faults,
-//! counters.
+//! The state behind all handles of one simulated machine: disk and page cache, processes, locks,
+//! faults, counters.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::disk::{Change, Disk};
+use cairn_io::sync::seam;
+
+use crate::disk::{Change, Disk, ROOT};
+use crate::faults::{Call, Fault, FaultPlan};
 use crate::names::NodeId;
 use crate::rng::Rng;
+use crate::schedule;
 use crate::trace::Op;
-use crate::{Call, Fault, FaultPlan};
 
 /// What was done to a machine, failed calls included.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -58,7 +62,14 @@ pub(crate) struct Machine {
     pub(crate) seed: u64,
     /// Milliseconds since the simulated epoch; every look advances it.
     pub(crate) clock: u64,
-    pub(crate) locks: BTreeMap<NodeId, (HandleId, ProcessId)>,
+    /// Simulated milliseconds that had passed in the world at the last look.
+    world_ms: u64,
+    /// The open file that has the lock, by file.
+    locks: BTreeMap<NodeId, HandleId>,
+    /// Which processes have an open file: the one that opened it, and what it forked since.
+    holders: BTreeMap<HandleId, BTreeSet<ProcessId>>,
+    /// Where relative paths begin, for processes that have left the root.
+    working: BTreeMap<ProcessId, NodeId>,
     /// Open handles by file.
     open: BTreeMap<NodeId, u64>,
     next_handle: HandleId,
@@ -82,7 +93,10 @@ impl Machine {
             rng: Rng::new(seed),
             seed,
             clock,
+            world_ms: 0,
             locks: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            working: BTreeMap::new(),
             open: BTreeMap::new(),
             next_handle: 0,
             processes: 1,
@@ -114,36 +128,85 @@ impl Machine {
     }
 
     pub(crate) fn is_dead(&self, process: ProcessId) -> bool {
-        self.dead.contains(&process) || self.doomed.get(&process).is_some_and(|&point| self.ops.len() >= point)
+        self.dead.contains(&process)
+            || self.doomed.get(&process).is_some_and(|&point| self.ops.len() >= point)
     }
 
     pub(crate) fn kill(&mut self, process: ProcessId) {
         self.dead.insert(process);
-        self.locks.retain(|_, (_, owner)| *owner != process);
+        self.holders.values_mut().for_each(|processes| {
+            processes.remove(&process);
+        });
+        self.release_locks();
     }
 
-    pub(crate) fn try_lock(&mut self, node: NodeId, handle: HandleId, process: ProcessId) -> bool {
-        match self.locks.get(&node) {
-            Some(&(owner, of)) if owner != handle && !self.is_dead(of) => false,
-            _ => {
-                self.locks.insert(node, (handle, process));
-                true
-            }
+    /// A copy of a process: it has the open files of the other one.
+    pub(crate) fn fork(&mut self, process: ProcessId) -> ProcessId {
+        let child = self.start_process();
+        for processes in self.holders.values_mut().filter(|all| all.contains(&process)) {
+            processes.insert(child);
+        }
+        if let Some(&dir) = self.working.get(&process) {
+            self.working.insert(child, dir);
+        }
+        child
+    }
+
+    /// Locks of open files that no process has any more are free.
+    fn release_locks(&mut self) {
+        self.holders.retain(|_, processes| !processes.is_empty());
+        let holders = &self.holders;
+        self.locks.retain(|_, handle| holders.contains_key(handle));
+    }
+
+    pub(crate) fn try_lock(&mut self, node: NodeId, handle: HandleId) -> bool {
+        let is_held = self.locks.get(&node).is_some_and(|&owner| {
+            let processes = self.holders.get(&owner);
+            owner != handle && processes.is_some_and(|all| all.iter().any(|&p| !self.is_dead(p)))
+        });
+        if !is_held {
+            self.locks.insert(node, handle);
+        }
+        !is_held
+    }
+
+    /// For every process that has the open file.
+    pub(crate) fn unlock(&mut self, node: NodeId, handle: HandleId) {
+        if self.locks.get(&node) == Some(&handle) {
+            self.locks.remove(&node);
         }
     }
 
-    pub(crate) fn opened(&mut self, node: NodeId) -> HandleId {
+    pub(crate) fn working_directory(&self, process: ProcessId) -> NodeId {
+        self.working.get(&process).copied().unwrap_or(ROOT)
+    }
+
+    pub(crate) fn change_directory(&mut self, process: ProcessId, dir: NodeId) {
+        self.working.insert(process, dir);
+    }
+
+    /// A look at the clock takes time, and so does what happened in the world since the last one.
+    pub(crate) fn look_at_clock(&mut self, world_ms: u64) {
+        let passed = world_ms.saturating_sub(self.world_ms);
+        self.world_ms = self.world_ms.max(world_ms);
+        self.clock = self.clock.saturating_add(passed + 1);
+    }
+
+    pub(crate) fn opened(&mut self, node: NodeId, process: ProcessId) -> HandleId {
         *self.open.entry(node).or_default() += 1;
         self.counters.open_files += 1;
         self.counters.open_files_max = self.counters.open_files_max.max(self.counters.open_files);
         self.next_handle += 1;
+        self.holders.insert(self.next_handle, BTreeSet::from([process]));
         self.next_handle
     }
 
-    pub(crate) fn closed(&mut self, node: NodeId, handle: HandleId) {
-        if self.locks.get(&node).is_some_and(|&(owner, _)| owner == handle) {
-            self.locks.remove(&node);
+    /// A process lets go of an open file; those that it forked may still have it.
+    pub(crate) fn closed(&mut self, node: NodeId, handle: HandleId, process: ProcessId) {
+        if let Some(processes) = self.holders.get_mut(&handle) {
+            processes.remove(&process);
         }
+        self.release_locks();
         if let Some(count) = self.open.get_mut(&node) {
             *count -= 1;
             if *count == 0 {
@@ -158,7 +221,7 @@ impl Machine {
         match self.faults.open_limit() {
             Some(limit) if self.counters.open_files >= limit => {
                 self.counters.faults += 1;
-                Err(crate::Errno::Emfile.error())
+                Err(crate::faults::Errno::Emfile.error())
             }
             _ => Ok(()),
         }
@@ -171,7 +234,11 @@ impl Machine {
         self.disk.walk(&mut |_, node, _| {
             nodes.insert(node);
         });
-        let used: u64 = nodes.iter().filter_map(|&node| self.disk.file(node)).map(|file| file.live.pages_used()).sum();
+        let used: u64 = nodes
+            .iter()
+            .filter_map(|&node| self.disk.file(node))
+            .map(|file| file.live.pages_used())
+            .sum();
         Some(limit.saturating_sub(used))
     }
 }
@@ -188,17 +255,24 @@ impl Shared {
         Arc::new(Self { machine: Mutex::new(machine), released: Condvar::new() })
     }
 
-    /// A panicking test thread leaves no half-done change: every change is one call of [`Disk::apply`].
+    /// A panicking test thread leaves no half-done change: every change is one call of
+    /// [`Disk::apply`].
     pub(crate) fn lock(&self) -> MutexGuard<'_, Machine> {
         self.machine.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a system call: counts it, waits while its kind is held, and says which fault befalls it.
-    pub(crate) fn enter(&self, process: ProcessId, call: Call) -> io::Result<(MutexGuard<'_, Machine>, Option<Fault>)> {
+    /// Begins a system call: a step of the calling thread, if a world decides for it. Counts the
+    /// call, waits while its kind is held, and says which fault befalls it.
+    pub(crate) fn enter(
+        &self,
+        process: ProcessId,
+        call: Call,
+    ) -> io::Result<(Entered<'_>, Option<Fault>)> {
+        let befalls = schedule::begin_call(call);
         let mut machine = self.lock();
         alive(&machine, process)?;
         machine.counters.calls[call as usize] += 1;
-        let fault = machine.faults.next(call);
+        let fault = machine.faults.next(call).or(befalls);
         if fault.is_some() {
             machine.counters.faults += 1;
         }
@@ -206,16 +280,85 @@ impl Shared {
         let held = |machine: &Machine| machine.holds.iter().any(|held| held.concerns(call, number));
         if held(&machine) {
             machine.waiting.push(call);
-            self.released.notify_all();
+            self.tell_holders();
             while held(&machine) {
-                machine = self.released.wait(machine).unwrap_or_else(PoisonError::into_inner);
+                machine = self.wait_for_holders(machine);
             }
             if let Some(i) = machine.waiting.iter().position(|&waiting| waiting == call) {
                 machine.waiting.swap_remove(i);
             }
             alive(&machine, process)?;
         }
-        Ok((machine, fault))
+        Ok((Entered { shared: self, machine: Some(machine), call }, fault))
+    }
+
+    /// Something about held calls has changed.
+    fn tell_holders(&self) {
+        self.released.notify_all();
+        if let Some(simulation) = seam::simulation() {
+            simulation.wake(self.place(), usize::MAX);
+        }
+    }
+
+    fn wait_for_holders<'a>(&'a self, machine: MutexGuard<'a, Machine>) -> MutexGuard<'a, Machine> {
+        let Some(simulation) = seam::simulation() else {
+            return self.released.wait(machine).unwrap_or_else(PoisonError::into_inner);
+        };
+        drop(machine);
+        simulation.wait(self.place(), "a held call", None);
+        self.lock()
+    }
+
+    fn place(&self) -> usize {
+        std::ptr::from_ref(&self.released).addr()
+    }
+}
+
+/// A system call under way: nothing else happens to the machine meanwhile. When it ends, time has
+/// gone on, and other threads of a world may run before the caller does.
+pub(crate) struct Entered<'a> {
+    shared: &'a Shared,
+    /// `None` while it ends or pauses.
+    machine: Option<MutexGuard<'a, Machine>>,
+    call: Call,
+}
+
+impl Entered<'_> {
+    /// Lets other threads of a world go on in the middle of the call.
+    pub(crate) fn pause(&mut self) {
+        self.machine = None;
+        seam::step(self.call.name());
+        self.machine = Some(self.shared.lock());
+    }
+}
+
+impl Deref for Entered<'_> {
+    type Target = Machine;
+
+    fn deref(&self) -> &Machine {
+        self.machine.as_deref().expect("a call that is under way has the machine")
+    }
+}
+
+impl DerefMut for Entered<'_> {
+    fn deref_mut(&mut self) -> &mut Machine {
+        self.machine.as_deref_mut().expect("a call that is under way has the machine")
+    }
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.machine = None;
+        if self.call.changes() {
+            schedule::end_call(self.call);
+        }
+    }
+}
+
+/// Lets other threads in where no world decides; a call of a world is a step as it is.
+pub(crate) fn yield_natively() {
+    if !schedule::is_simulated() {
+        std::thread::yield_now();
     }
 }
 
@@ -273,7 +416,7 @@ impl Hold {
     pub fn wait_for(&self, count: usize) {
         let mut machine = self.shared.lock();
         while machine.waiting.iter().filter(|&&waiting| waiting == self.held.call).count() < count {
-            machine = self.shared.released.wait(machine).unwrap_or_else(PoisonError::into_inner);
+            machine = self.shared.wait_for_holders(machine);
         }
     }
 }
@@ -284,6 +427,7 @@ impl Drop for Hold {
         if let Some(i) = machine.holds.iter().position(|&held| held == self.held) {
             machine.holds.swap_remove(i);
         }
-        self.shared.released.notify_all();
+        drop(machine);
+        self.shared.tell_holders();
     }
 }

@@ -1,9 +1,10 @@
-//! One directory: the names processes see, the names certainly on the disk, and the changes in between.
+//! One directory: the names processes see, the names certainly on the disk, and the changes in
+//! between.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 /// Index into the table of nodes; never reused within a machine.
@@ -42,6 +43,11 @@ impl DirNode {
         Self { live: names.clone(), durable: names, pending: Vec::new() }
     }
 
+    /// Whether one of its names leads to `node`.
+    pub(crate) fn has(&self, node: NodeId) -> bool {
+        self.live.values().any(|&target| target == node)
+    }
+
     pub(crate) fn is_settled(&self) -> bool {
         self.pending.is_empty()
     }
@@ -76,24 +82,56 @@ impl DirNode {
     }
 }
 
-/// The names of a path from the root; a relative path starts there too.
-pub(crate) fn components(path: &Path) -> Vec<&OsStr> {
+/// One step along a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part<'p> {
+    Root,
+    Up,
+    Name(&'p OsStr),
+}
+
+/// The steps of a path. `a/..` is two: `a` may be a symbolic link.
+pub(crate) fn parts(path: &Path) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     for component in path.components() {
         match component {
-            Component::Normal(name) => parts.push(name),
-            Component::ParentDir => {
-                parts.pop();
-            }
-            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+            Component::Normal(name) => parts.push(Part::Name(name)),
+            Component::ParentDir => parts.push(Part::Up),
+            Component::RootDir => parts.push(Part::Root),
+            Component::CurDir | Component::Prefix(_) => {}
         }
     }
     parts
 }
 
-/// Splits a path into the names of its directory and its last name.
-pub(crate) fn split(path: &Path) -> io::Result<(Vec<&OsStr>, &OsStr)> {
-    let mut parts = components(path);
-    let name = parts.pop().ok_or(io::ErrorKind::InvalidInput)?;
-    Ok((parts, name))
+/// Splits a path into the steps to its directory and its last name.
+pub(crate) fn split(path: &Path) -> io::Result<(Vec<Part<'_>>, &OsStr)> {
+    let mut parts = parts(path);
+    match parts.pop() {
+        Some(Part::Name(name)) => Ok((parts, name)),
+        _ => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// Refuses a name that is more than one step.
+pub(crate) fn single(name: &OsStr) -> io::Result<()> {
+    let path = Path::new(name);
+    match path.file_name() == Some(name) && path.parent() == Some(Path::new("")) {
+        true => Ok(()),
+        false => Err(io::ErrorKind::InvalidInput.into()),
+    }
+}
+
+/// The path that is shown in traces: with the slash that a relative one lacks.
+pub(crate) fn shown(path: &Path) -> Arc<Path> {
+    let mut whole = PathBuf::from("/");
+    for part in parts(path) {
+        match part {
+            Part::Name(name) => whole.push(name),
+            Part::Up if whole.file_name().is_some() => drop(whole.pop()),
+            Part::Up => whole.push(".."),
+            Part::Root => {}
+        }
+    }
+    whole.into()
 }

@@ -1,7 +1,7 @@
 //! The one source of randomness: splitmix64, seeded, so that every run can be repeated.
 
-/// Spreads the bits of `x` over the whole word; the finaliser of splitmix64 (Steele, Lea, Flood: "Fast
-/// Splittable Pseudorandom Number Generators", OOPSLA 2014).
+/// Spreads the bits of `x` over the whole word; the finaliser of splitmix64 (Steele, Lea, Flood:
+/// "Fast Splittable Pseudorandom Number Generators", OOPSLA 2014).
 pub(crate) fn mix(x: u64) -> u64 {
     let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -29,8 +29,8 @@ impl Rng {
         mix(self.state)
     }
 
-    /// A number in `0..bound`, or 0 when `bound` is 0. The bias of the multiply-shift is below 2⁻³² for the
-    /// bounds used here.
+    /// A number in `0..bound`, or 0 when `bound` is 0. The bias of the multiply-shift is below 2⁻³²
+    /// for the bounds used here.
     pub(crate) fn below(&mut self, bound: usize) -> usize {
         let wide = u128::from(self.next()) * bound as u128;
         usize::try_from(wide >> 64).unwrap_or(0)

@@ -1,16 +1,14 @@
 //! What was done to a machine, in order.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::choice::Choices;
 use crate::disk::{Change, Disk, Outcome};
-use crate::rng::derive;
-use crate::{Call, Chooser, SimFs};
+use crate::faults::Call;
 
-/// One operation of a [`Trace`]. Calls that changed nothing (reads, and calls that failed without effect) are
-/// not recorded.
+/// One operation of a [`Trace`]. Calls that changed nothing (reads, and calls that failed without
+/// effect) are not recorded.
 #[derive(Clone, Debug)]
 pub struct Op {
     pub(crate) change: Change,
@@ -19,7 +17,8 @@ pub struct Op {
 
 impl Op {
     /// The system call behind it; `None` for what a test did to the machine from outside
-    /// ([`SimFs::write_file`], [`SimFs::flip_bit`], [`SimFs::evict`]).
+    /// ([`SimFs::write_file`](crate::SimFs::write_file),
+    /// [`SimFs::flip_bit`](crate::SimFs::flip_bit), [`SimFs::evict`](crate::SimFs::evict)).
     #[must_use]
     pub fn call(&self) -> Option<Call> {
         match self.change {
@@ -27,6 +26,7 @@ impl Op {
             Change::CreateDir { .. } => Some(Call::CreateDir),
             Change::Rename { .. } => Some(Call::Rename),
             Change::Remove { .. } => Some(Call::Remove),
+            Change::Link { .. } | Change::Symlink { .. } => None,
             Change::SyncDir { .. } => Some(Call::SyncDir),
             Change::Write { .. } => Some(Call::Write),
             Change::WriteDirect { .. } | Change::DirectDone { .. } => Some(Call::WriteDirect),
@@ -37,7 +37,8 @@ impl Op {
         }
     }
 
-    /// The file or directory; of a rename, the new name; of a file, the name under which it was opened.
+    /// The file or directory; of a rename, the new name; of a file, the name under which it was
+    /// opened.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -45,15 +46,17 @@ impl Op {
 
     /// Offset and length of a write or an allocation.
     ///
-    /// A direct write that returned `Ok` is two operations with the same range, so that there is a point between them at which it is under way;
-    /// the second one is [`durable`](Self::durable).
+    /// A direct write that returned `Ok` is two operations with the same range, so that there is a
+    /// point between them at which it is under way; the second one is [`durable`](Self::durable).
     #[must_use]
     pub fn range(&self) -> Option<(u64, u64)> {
         match &self.change {
             Change::Write { offset, bytes, .. } | Change::WriteDirect { offset, bytes, .. } => {
                 Some((*offset, bytes.len() as u64))
             }
-            Change::Allocate { offset, len, .. } | Change::DirectDone { offset, len, .. } => Some((*offset, *len)),
+            Change::Allocate { offset, len, .. } | Change::DirectDone { offset, len, .. } => {
+                Some((*offset, *len))
+            }
             _ => None,
         }
     }
@@ -67,13 +70,15 @@ impl Op {
         }
     }
 
-    /// For a barrier: the number of operations that had been done when it was called and that it therefore
-    /// covers. `None` for everything else and for a barrier that failed or was ignored.
+    /// For a barrier: the number of operations that had been done when it was called and that it
+    /// therefore covers. `None` for everything else and for a barrier that failed or was ignored.
     #[must_use]
     pub fn covers(&self) -> Option<usize> {
         match self.change {
             Change::SyncData { covers, outcome: Outcome::Done, .. }
-            | Change::SyncDir { covers, outcome: Outcome::Done, .. } => usize::try_from(covers).ok(),
+            | Change::SyncDir { covers, outcome: Outcome::Done, .. } => {
+                usize::try_from(covers).ok()
+            }
             _ => None,
         }
     }
@@ -91,6 +96,10 @@ impl fmt::Display for Op {
             Change::Create { .. } => write!(f, "create {path}"),
             Change::CreateDir { .. } => write!(f, "create_dir {path}"),
             Change::Rename { from, .. } => write!(f, "rename {} to {path}", from.display()),
+            Change::Link { .. } => write!(f, "(test) link {path}"),
+            Change::Symlink { target, .. } => {
+                write!(f, "(test) symlink {path} to {}", target.display())
+            }
             Change::Remove { .. } => write!(f, "remove {path}"),
             Change::SyncDir { outcome: o, .. } => write!(f, "sync_dir {path}{}", outcome(o)),
             Change::Write { offset, bytes, .. } => {
@@ -119,8 +128,8 @@ impl fmt::Display for Op {
     }
 }
 
-/// Everything that was done to a [`SimFs`], in order, with the disk it began with. Point `n` of a trace is the
-/// moment after its first `n` operations: `0..=len()`.
+/// Everything that was done to a [`SimFs`](crate::SimFs), in order, with the disk it began with.
+/// Point `n` of a trace is the moment after its first `n` operations: `0..=len()`.
 #[derive(Clone, Debug)]
 pub struct Trace {
     pub(crate) initial: Disk,
@@ -149,19 +158,6 @@ impl Trace {
         &self.ops
     }
 
-    /// A machine after a power cut at `point`, in a state the chooser picked. Replays the trace up to there
-    /// each time: [`CrashExplorer`](crate::CrashExplorer) is the fast way to visit many states.
-    ///
-    /// # Panics
-    /// When `point` is greater than [`len`](Trace::len).
-    #[must_use]
-    pub fn crash_at(&self, point: usize, chooser: &mut Chooser) -> SimFs {
-        let disk = self.disk_at(point);
-        let choices = Choices::new(&disk, chooser.model);
-        let (picks, salt) = chooser.pick(&choices, point as u64);
-        self.revive(choices.build(&picks, salt), point)
-    }
-
     /// The machine right after the first `point` operations, nothing lost.
     pub(crate) fn disk_at(&self, point: usize) -> Disk {
         assert!(point <= self.len(), "point {point} of a trace of {} operations", self.len());
@@ -170,12 +166,6 @@ impl Trace {
             disk.apply(i as u64 + 1, &op.change);
         }
         disk
-    }
-
-    /// A running machine over the disk of a crash state. Its random numbers are new ones, as those of a
-    /// rebooted machine are, and its clock goes on.
-    pub(crate) fn revive(&self, disk: Disk, point: usize) -> SimFs {
-        SimFs::over(disk, derive(self.seed, point as u64 + 1), self.clock.saturating_add(1000))
     }
 }
 
@@ -186,11 +176,4 @@ impl fmt::Display for Trace {
         }
         Ok(())
     }
-}
-
-/// Joins a directory and a name into the path that is shown in traces.
-pub(crate) fn shown(path: &Path) -> Arc<Path> {
-    let mut whole = PathBuf::from("/");
-    whole.extend(crate::names::components(path));
-    whole.into()
 }

@@ -1,136 +1,84 @@
-//! Who changes what, who writes it, and who waits for whom.
+//! Group commit: which thread changes the stack, which one writes, and which ones wait.
 //!
 //! ```text
-//!  operation -> applied to the open round, under a short lock -> lead or wait -> result
-//!  leader    -> takes the round -> one commit, without the lock -> publishes the new durable state -> wakes
+//! operation -> applied to the open round, under a short lock -> lead or wait -> result
+//! leader    -> takes the round -> one commit, without the lock -> publishes the state -> wakes
 //! ```
 //!
-//! The state that operations see is made of layers: the durable state (`Durable`), the round that a leader is writing (`flying`), and the
-//! open round. Each operation is applied at once, in order, to the open round, so its result is known before it is durable; it is told
-//! when its round is. Readers see the durable state alone.
+//! The state that operations see has three layers: the durable state (`Durable`), the round that a
+//! leader is writing (`flying`), and the open round. Each operation is applied to the open round at
+//! once, so its result is known before it is durable. The call returns once its round is durable.
+//! Readers see only the durable state.
 //!
 //! Invariants:
-//! 1. An operation is applied as a whole or, when it is refused, not at all.
-//! 2. `open` lies on top of `flying`, `flying` on top of `durable`. When a round is refused, so is what lies on top of it.
-//! 3. A reader holds `durable` shared while it reads the file; whoever publishes a new durable state takes it exclusively, for a moment, and never during I/O. What the commit of
-//!    *n + 1* writes lies below the in-place changes of *n*, which readers have in memory, or behind its end: it disturbs readers of state *n* never. So all
-//!    readers of *n − 1* must be done before it begins, and nobody waits for a barrier.
-//! 4. While a transaction runs its closure, `turn` says which thread's; other writers wait, readers and the leader do not. No lock is held, so a
-//!    panic in it disturbs nobody (L35, L36).
+//! 1. An operation is applied as a whole. If it is refused, it is not applied at all.
+//! 2. `open` is on top of `flying`, and `flying` is on top of `durable`. If a round is refused, the
+//!    rounds on top of it are refused.
+//! 3. A reader holds `durable` shared while it reads the file. The leader takes it exclusively to
+//!    publish a new durable state, for a moment and never during I/O. So all readers of state
+//!    *n − 1* are done before commit *n + 1* begins. Commit *n + 1* writes in two places: where
+//!    readers of state *n* have the bytes in memory (the in-place changes of *n*), and behind the
+//!    end of state *n*. It never changes a byte that they read, and they never wait for a barrier.
+//! 4. While a closure of a transaction runs, `turn` holds its thread. Other writers wait; readers
+//!    and the leader do not. The closure holds no lock, so a panic in it blocks no other thread
+//!    (L35, L36).
 //! 5. Locks are taken in the order stage, durable, disk.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use cairn_io::File;
-use cairn_io::gate::{Gate, Lead, Turn};
+use cairn_commit::gate::{Gate, Lead, Turn};
+use cairn_io::Process;
 
-use crate::delta::Delta;
-use crate::disk::{Disk, Durable, HOLE_MIN, Medium, Stop};
+use crate::disk::{Disk, Durable, Stop};
 use crate::error::{Error, Failure, Result};
-use crate::format::{BLOCK_LEN, DATA_ALIGN, ENTRY_LEN, LEN_MAX, SLOT_BODY_MAX};
+use crate::format::Epoch;
+use crate::home::Home;
+use crate::medium::Medium;
 use crate::mutation::{self, Mutation};
 use crate::options::{Durability, Options, Stats};
 use crate::overlay::Overlay;
+use crate::stage::{Guard, Round, RoundNumber, Stage};
 use crate::sync::{
-    Arc, Event, Listener, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, thread,
+    Arc, Event, Listener, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard,
+    RwLockWriteGuard, thread,
 };
 
-/// Room in a slot's body for the proofs of what is appended.
-const PROOFS: u64 = 4 << 10;
-
-/// So many times is the processor given away before sleeping while another thread makes a transaction.
+/// How often a thread yields the processor to another thread's transaction before it sleeps.
 const TURN_YIELDS: u32 = 32;
-
-/// Operations that become durable, or do not, together.
-#[derive(Debug)]
-pub(crate) struct Round {
-    pub(crate) number: u64,
-    outcome: Mutex<Option<Outcome>>,
-}
-
-/// What became of a round that is not durable.
-#[derive(Clone, Debug)]
-enum Outcome {
-    Refused(Error),
-    InDoubt(Arc<Failure>),
-    /// Never begun, and never will be.
-    Stopped(Arc<Failure>),
-}
-
-impl Round {
-    fn new(number: u64) -> Arc<Self> {
-        Arc::new(Round { number, outcome: Mutex::new(None) })
-    }
-
-    fn end(&self, outcome: Outcome) {
-        self.outcome.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(outcome);
-    }
-
-    fn result(&self) -> Result<()> {
-        match self.outcome.lock().unwrap_or_else(PoisonError::into_inner).clone() {
-            None => Ok(()),
-            Some(Outcome::Refused(error)) => Err(error),
-            Some(Outcome::InDoubt(cause)) => Err(Error::InDoubt { cause }),
-            Some(Outcome::Stopped(cause)) => Err(Error::Poisoned { cause }),
-        }
-    }
-}
-
-/// What operations have done, under the lock.
-#[derive(Debug)]
-pub(crate) struct Stage {
-    pub(crate) open: Delta,
-    pub(crate) round: Arc<Round>,
-    pub(crate) flying: Option<(Arc<Delta>, Arc<Round>)>,
-    /// Whether a hole may be left by what is open, in flight, or durable.
-    pub(crate) holes: bool,
-    /// The thread whose transaction is being made.
-    turn: Option<thread::ThreadId>,
-    /// Counts refused rounds: what was applied on top of one is gone.
-    pub(crate) epoch: u64,
-    /// Why the last one was.
-    pub(crate) refused: Option<Error>,
-    stopped: Option<Arc<Failure>>,
-    closed: bool,
-}
-
-pub(crate) type Guard<'a> = MutexGuard<'a, Stage>;
 
 /// One open stack.
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) options: Options,
     pub(crate) medium: Arc<Medium>,
+    /// Of this opening.
+    pub(crate) epoch: Epoch,
+    /// The process that opened the stack: a forked child has its locks, and not its threads.
+    process: Process,
     stage: Mutex<Stage>,
     durable: RwLock<Durable>,
     disk: Mutex<Disk>,
     gate: Gate,
-    /// Notified when a transaction is over.
+    /// Notified when a transaction's closure is over, and when writing stops.
     freed: Event,
     /// Operations in the open round.
     arrived: AtomicU64,
     operations: AtomicU64,
     commits: AtomicU64,
-    /// Whether the file may be somebody else's by now. Changes only while `durable` is taken exclusively.
+    /// Whether the stack was closed: another process may have the file by now. Changes only while
+    /// `durable` is held exclusively.
     pub(crate) over: AtomicBool,
-    locks: Mutex<Vec<Arc<dyn File>>>,
+    /// Where the file is; stacks in stores have no place of their own.
+    home: Option<Home>,
 }
 
 impl Core {
-    pub(crate) fn new(options: Options, disk: Disk, durable: Durable, locks: Vec<Arc<dyn File>>) -> Self {
-        let stage = Stage {
-            open: Delta::new(durable.len),
-            round: Round::new(0),
-            flying: None,
-            holes: disk.holes,
-            turn: None,
-            epoch: 0,
-            refused: None,
-            stopped: None,
-            closed: false,
-        };
+    pub(crate) fn new(options: Options, disk: Disk, durable: Durable, home: Option<Home>) -> Self {
+        let stage = Stage::new(durable.len, disk.holes);
         Core {
             medium: disk.medium.clone(),
+            epoch: disk.epoch,
+            process: Process::current(),
             stage: Mutex::new(stage),
             durable: RwLock::new(durable),
             disk: Mutex::new(disk),
@@ -140,12 +88,13 @@ impl Core {
             operations: AtomicU64::new(0),
             commits: AtomicU64::new(0),
             over: AtomicBool::new(false),
-            locks: Mutex::new(locks),
+            home,
             options,
         }
     }
 
-    /// Nothing that panics under this lock leaves the stage half-changed: operations check first.
+    /// A poisoned lock is taken all the same: operations check before they change, so a panic
+    /// leaves the stage whole.
     pub(crate) fn lock(&self) -> Guard<'_> {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -162,15 +111,28 @@ impl Core {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The stage, for changing it: once no transaction is being made, unless writing has stopped.
+    /// # Errors
+    /// [`Error::Forked`] in a child of the process that opened the stack. Asked before a lock is
+    /// taken: what another thread held at the fork is never given back in the child.
+    pub(crate) fn check_process(&self) -> Result<()> {
+        match self.process.is_current() || mutation::is(Mutation::IgnoreFork) {
+            true => Ok(()),
+            false => Err(Error::Forked),
+        }
+    }
+
+    /// Waits until no closure of a transaction runs, and returns the stage, to change it. Fails if
+    /// the handle refuses changes.
     pub(crate) fn writer(&self) -> Result<Guard<'_>> {
+        self.check_process()?;
         let mut guard = self.lock();
         let mut yields = 0;
         while let Some(owner) = guard.turn {
             if owner == thread::current().id() {
                 return Err(Error::InTransaction);
             }
-            // Most transactions are shorter than falling asleep: who sleeps comes too late for the barrier that the others share.
+            // Most closures take less time than falling asleep. A thread that sleeps would wake too
+            // late for the barrier that the others share.
             if yields < TURN_YIELDS {
                 yields += 1;
                 drop(guard);
@@ -186,14 +148,15 @@ impl Core {
         Ok(guard)
     }
 
-    /// Takes the turn for a transaction.
+    /// Takes the turn for this thread's transaction.
     pub(crate) fn take_turn(&self) -> Result<(Guard<'_>, OwnTurn<'_>)> {
         let mut guard = self.writer()?;
         guard.turn = Some(thread::current().id());
         Ok((guard, OwnTurn { core: self, over: false }))
     }
 
-    /// Ends an operation that was applied to the open round: releases the lock and, unless durability is explicit, waits for the round.
+    /// Ends an operation that was applied to the open round: releases the lock, and waits until the
+    /// round is durable. With explicit durability it waits only if the round is large.
     pub(crate) fn finish(&self, guard: Guard<'_>) -> Result<()> {
         self.operations.fetch_add(1, Ordering::Relaxed);
         self.arrived.fetch_add(1, Ordering::Relaxed);
@@ -201,13 +164,17 @@ impl Core {
         let explicit = self.options.durability == Durability::Explicit;
         let keeps = explicit && guard.open.weight <= self.options.buffer_size;
         drop(guard);
-        if keeps || mutation::is(Mutation::AcknowledgeBeforeBarrier) { Ok(()) } else { self.reach(&round) }
+        if keeps || mutation::is(Mutation::AcknowledgeBeforeBarrier) {
+            Ok(())
+        } else {
+            self.reach(&round)
+        }
     }
 
-    /// Waits until the round is durable, or leads.
+    /// Waits until the round is durable; leads if no other thread does.
     fn reach(&self, round: &Round) -> Result<()> {
         loop {
-            match self.gate.wait(round.number) {
+            match self.gate.wait(round.number.0) {
                 Turn::Covered => return round.result(),
                 Turn::Lead(lead) => self.lead(lead),
                 Turn::Ended => {
@@ -218,17 +185,22 @@ impl Core {
         }
     }
 
-    /// Makes everything that operations have done durable.
+    /// Makes all operations durable that were applied.
     pub(crate) fn sync(&self) -> Result<()> {
+        self.check_process()?;
         let guard = self.lock();
         guard.check()?;
         self.reach_all(guard)
     }
 
-    /// Waits, unless durability is explicit, until what a result was drawn from is durable. Otherwise: 1. one thread is told that a comparison
-    /// failed, because of what another one has just written, 2. power fails, and that was never written (L09).
+    /// Waits, unless durability is explicit, until everything is durable that a result depends on.
+    /// Otherwise: 1. thread A's change makes thread B's comparison fail, 2. B returns "not equal"
+    /// while A's change is in memory, 3. power fails: B has reported a change that never was (L09).
     pub(crate) fn confirm(&self, guard: Guard<'_>) -> Result<()> {
-        if self.is_explicit() { Ok(()) } else { self.reach_all(guard) }
+        if self.is_explicit() || mutation::is(Mutation::AnswerFromMemory) {
+            return Ok(());
+        }
+        self.reach_all(guard)
     }
 
     fn reach_all(&self, guard: Guard<'_>) -> Result<()> {
@@ -241,26 +213,27 @@ impl Core {
         self.reach(&round)
     }
 
-    /// Makes the open round durable, for all who wait for it.
+    /// Makes the open round durable, for all threads that wait for it.
     fn lead(&self, lead: Lead<'_>) {
         lead.gather(|| self.arrived.load(Ordering::Relaxed));
         let mut guard = self.lock();
-        if guard.open.is_empty() || guard.stopped.is_some() {
+        if guard.open.is_empty() || guard.check_stopped().is_err() {
             return;
         }
         self.arrived.store(0, Ordering::Relaxed);
         let holes = guard.holes;
-        let next = Delta::new(guard.open.len());
-        let delta = Arc::new(std::mem::replace(&mut guard.open, next));
-        let following = Round::new(guard.round.number + 1);
-        let round = std::mem::replace(&mut guard.round, following);
-        guard.flying = Some((delta.clone(), round.clone()));
+        let (delta, round) = guard.take_off();
         drop(guard);
 
         let unwinding = Unwinding { core: self };
         let base = self.durable().clone();
         let mut disk = self.disk();
-        let result = disk.commit(&base, &delta, holes);
+        // Before anything is written: once the file is back under its name, all goes on.
+        let found = self.home.as_ref().map_or(Ok(()), Home::expect_file);
+        let result = match found {
+            Ok(()) => disk.commit(&base, &delta, holes),
+            Err(displaced) => Err(Stop::Refused(displaced)),
+        };
         lead.took(disk.barrier_took);
         drop(disk);
         drop(delta);
@@ -268,19 +241,23 @@ impl Core {
         match result {
             Ok(carried) => {
                 self.publish(carried);
-                lead.cover(round.number + 1);
+                let guard = self.lock();
+                let early = !guard.open.is_empty() && mutation::is(Mutation::CoverOpenRound);
+                let covered = if early { guard.round.number } else { round.number };
+                drop(guard);
+                lead.cover(covered.next().0);
             }
-            Err(Stop::Refused(error)) => lead.cover(self.refuse(&error)),
+            Err(Stop::Refused(error)) => lead.cover(self.refuse(&error).0),
             Err(Stop::Halted { failure, in_doubt }) => self.halt(failure, in_doubt),
         }
     }
 
-    /// The round in flight is durable: readers see it from here on.
+    /// Publishes the round in flight, which is durable: readers see it from here on.
     fn publish(&self, carried: Option<Overlay>) {
         let mut guard = self.lock();
         let Some((delta, _)) = guard.flying.take() else { return };
         let len = delta.len();
-        let delta = Arc::into_inner(delta).expect("the leader gave its own up before");
+        let delta = Arc::into_inner(delta).expect("the leader dropped its own before");
         let in_place = Arc::new(carried.unwrap_or_else(|| delta.into_in_place()));
         let mut durable = self.durable_mut();
         let before = std::mem::replace(&mut *durable, Durable { len, in_place });
@@ -290,46 +267,52 @@ impl Core {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// The round in flight did not take place, and neither did what was applied on top of it. Returns how many rounds are over.
-    fn refuse(&self, error: &Error) -> u64 {
+    /// Refuses the round in flight, and the open round on top of it.
+    /// Returns the number of the round that is open now.
+    fn refuse(&self, error: &Error) -> RoundNumber {
         let mut guard = self.lock();
-        let len = self.durable().len;
-        if let Some((_, round)) = guard.flying.take() {
-            round.end(Outcome::Refused(error.clone()));
-        }
-        guard.round.end(Outcome::Refused(error.clone()));
-        let over = guard.round.number + 1;
-        guard.round = Round::new(over);
-        guard.open = Delta::new(len);
-        guard.epoch += 1;
-        guard.refused = Some(error.clone());
+        let next = guard.refuse(self.durable().len, error);
         self.arrived.store(0, Ordering::Relaxed);
-        over
+        next
     }
 
-    /// Writing stops for good; the first cause stays.
+    /// Stops writing for good. The first cause stays.
     fn halt(&self, failure: Failure, in_doubt: bool) {
         let mut guard = self.lock();
-        let cause = guard.stopped.get_or_insert_with(|| Arc::new(failure)).clone();
-        if let Some((_, round)) = guard.flying.take() {
-            round.end(if in_doubt { Outcome::InDoubt(cause.clone()) } else { Outcome::Stopped(cause.clone()) });
-        }
-        guard.round.end(Outcome::Stopped(cause));
-        guard.open = Delta::new(self.durable().len);
-        guard.epoch += 1;
+        guard.halt(self.durable().len, failure, in_doubt);
         drop(guard);
+        // Only now. Otherwise: 1. a thread wakes up, 2. its round has no outcome yet, 3. it returns
+        // `Poisoned`, "the call did nothing", for a round in doubt.
         self.gate.end();
         self.freed.notify(usize::MAX);
     }
 
-    /// Ends the stack: everything durable, and a file that opens at once. It is over in any case.
+    /// Closes the stack: makes everything durable, settles it, and cuts the file. The handle is
+    /// closed in any case.
     pub(crate) fn close(&self) -> Result<()> {
-        let result = self.wind_up();
+        self.check_process()?;
+        let result = self.wind_up().and_then(|()| match &self.home {
+            Some(home) => home.expect_all(),
+            None => Ok(()),
+        });
+        self.let_go();
+        result
+    }
+
+    /// Ends the handle's hold on the file: others may open it, and no reader looks at it any more.
+    pub(crate) fn let_go(&self) {
+        // The locks are those of the process that goes on.
+        if self.check_process().is_err() {
+            return;
+        }
         let durable = self.durable_mut();
         self.over.store(true, Ordering::Relaxed);
         drop(durable);
-        self.locks.lock().unwrap_or_else(PoisonError::into_inner).clear();
-        result
+        if let Some(home) = &self.home
+            && !mutation::is(Mutation::KeepLock)
+        {
+            home.unlock();
+        }
     }
 
     fn wind_up(&self) -> Result<()> {
@@ -369,64 +352,16 @@ impl Core {
             operations: self.operations.load(Ordering::Relaxed),
             commits: self.commits.load(Ordering::Relaxed),
             barriers: self.medium.barriers.load(Ordering::Relaxed),
-            file_len: self.medium.reserved(),
+            file_len: self.medium.reserved().0,
         }
     }
 
     pub(crate) fn is_explicit(&self) -> bool {
         self.options.durability == Durability::Explicit
     }
-
-    /// Sees to it that what `delta` is to become finds space: `more` bytes of it, up to `end`, with `in_place` bytes changed in place.
-    pub(crate) fn reserve(&self, demand: Demand) -> Result<()> {
-        let Demand { end, base_len, in_place, pieces } = demand;
-        let body = in_place.saturating_add(pieces.saturating_mul((ENTRY_LEN + DATA_ALIGN) as u64));
-        if body <= SLOT_BODY_MAX - PROOFS {
-            return self.medium.reserve(end);
-        }
-        // The body goes behind the payload.
-        let behind = end.max(base_len).next_multiple_of(BLOCK_LEN as u64);
-        self.medium.reserve(behind.saturating_add(body).saturating_add(PROOFS))
-    }
 }
 
-/// The space that a round needs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Demand {
-    pub(crate) end: u64,
-    pub(crate) base_len: u64,
-    pub(crate) in_place: u64,
-    pub(crate) pieces: u64,
-}
-
-impl Stage {
-    pub(crate) fn check(&self) -> Result<()> {
-        self.check_stopped()?;
-        if self.closed { Err(Error::Closed) } else { Ok(()) }
-    }
-
-    pub(crate) fn check_stopped(&self) -> Result<()> {
-        match &self.stopped {
-            Some(cause) => Err(Error::Poisoned { cause: cause.clone() }),
-            None => Ok(()),
-        }
-    }
-}
-
-/// Refuses a growth that no file can have.
-pub(crate) fn check_growth(len: u64, more: u64) -> Result<()> {
-    match len.checked_add(more) {
-        Some(end) if end <= LEN_MAX => Ok(()),
-        _ => Err(Error::TooLong { len, more, max: LEN_MAX }),
-    }
-}
-
-/// Whether so many zeros are left a hole.
-pub(crate) fn is_hole(zeros: u64) -> bool {
-    zeros > HOLE_MIN
-}
-
-/// The turn of a transaction; over when this is dropped.
+/// This thread's turn for a transaction; it ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct OwnTurn<'a> {
     core: &'a Core,
@@ -434,7 +369,7 @@ pub(crate) struct OwnTurn<'a> {
 }
 
 impl OwnTurn<'_> {
-    /// Ends the turn without letting go of the stage in between.
+    /// Ends the turn under a lock that the caller holds.
     pub(crate) fn end(mut self, stage: &mut Stage) {
         stage.turn = None;
         self.over = true;

@@ -1,24 +1,25 @@
-//! What operations change, before it is on the disk: a layer over the state below it.
+//! The changes that operations made and no commit has written: a layer over the state below it.
 
 use crate::overlay::{Overlay, Piece};
 
 /// Changes on top of a state of `base_len` bytes.
 ///
-/// Invariant: every byte in `kept..len` is in the overlay, and nothing at or after `len` is. So what is not in the overlay is
-/// the state's below, and lies below `kept`.
+/// Invariant: every byte in `kept..len` is in the overlay, and nothing at or after `len` is. So a
+/// byte that is not in the overlay is before `kept`, and has the value of the state below.
 #[derive(Clone, Debug)]
 pub(crate) struct Delta {
     base_len: u64,
-    /// The smallest length there was since: the state below shows through up to here.
+    /// The smallest length since the layer was begun. Before it, the state below shows through.
     kept: u64,
     len: u64,
     overlay: Overlay,
     /// Whether anything was changed at all.
     touched: bool,
-    /// At most so many bytes of memory are in the overlay.
+    /// Upper bound of the bytes of memory in the overlay.
     pub(crate) weight: u64,
-    /// At most so many bytes lie in place, that is below `base_len`, and in so many pieces.
+    /// Upper bound of the bytes of memory in the overlay that change in place, before `base_len`.
     pub(crate) in_place: u64,
+    /// Upper bound of the number of pieces that these bytes and zeros in place form.
     pub(crate) in_place_pieces: u64,
 }
 
@@ -44,7 +45,7 @@ impl Delta {
         self.base_len
     }
 
-    /// The state below shows through up to here.
+    /// The offset before which the state below shows through.
     pub(crate) fn kept(&self) -> u64 {
         self.kept
     }
@@ -57,7 +58,7 @@ impl Delta {
         &self.overlay
     }
 
-    /// Drops everything at or after `len`, which is at most the length.
+    /// Drops everything at or after `len`, which is not above the length.
     pub(crate) fn shrink(&mut self, len: u64) {
         debug_assert!(len <= self.len);
         self.touched |= len < self.len;
@@ -78,7 +79,7 @@ impl Delta {
         self.len += zeros;
     }
 
-    /// Lays bytes over others; the range is within the length.
+    /// Overwrites bytes; the range is within the length.
     pub(crate) fn set(&mut self, offset: u64, bytes: &[u8]) {
         debug_assert!(offset + bytes.len() as u64 <= self.len);
         self.count(offset, bytes.len() as u64, bytes.len() as u64);
@@ -96,12 +97,12 @@ impl Delta {
         self.weight += weight;
         if offset < self.base_len && len > 0 {
             self.in_place += (self.base_len - offset).min(weight);
-            // It may cut another piece in two.
+            // The new piece may cut another one in two.
             self.in_place_pieces += 2;
         }
     }
 
-    /// Makes the changes of `above`, which lay over this, part of it.
+    /// Makes the changes of `above`, a layer on top of this one, part of this one.
     pub(crate) fn absorb(&mut self, above: Delta) {
         debug_assert_eq!(above.base_len, self.len);
         self.overlay.truncate(above.kept);
@@ -115,7 +116,7 @@ impl Delta {
         self.touched |= above.touched;
     }
 
-    /// What lies below `base_len`, once everything behind it is in the file.
+    /// The changes before `base_len`; the others are in the file.
     pub(crate) fn into_in_place(self) -> Overlay {
         self.overlay.split(self.base_len).0
     }

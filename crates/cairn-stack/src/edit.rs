@@ -1,20 +1,25 @@
-//! Operations on a layer: checks first, then the change, so that one that is refused has changed nothing.
+//! Operations on a layer. Each one checks first and changes afterwards, so an operation that is
+//! refused has changed nothing.
 
 use std::ops::Range;
 
-use crate::commit::{Core, Demand, Stage, check_growth, is_hole};
+use crate::commit::Core;
 use crate::delta::Delta;
 use crate::error::{Error, Result};
+use crate::format::PayloadOffset;
+use crate::medium::{Demand, is_hole};
 use crate::overlay::Piece;
+use crate::range::{check_growth, check_range, check_shrink, check_span};
+use crate::stage::Stage;
 use crate::sync::Arc;
 
-/// The uppermost layer, and what lies below it.
+/// The uppermost layer, and the layers below it.
 pub(crate) struct Edit<'a> {
     core: &'a Core,
-    /// From the lowest to the highest; the durable state lies below them.
+    /// The layers below `delta`, lowest first. The durable state is below them.
     below: Vec<&'a Delta>,
     pub(crate) delta: &'a mut Delta,
-    /// Present when space is to be reserved at once: whether holes may be left.
+    /// Whether the stack may have holes. Absent if no space is reserved before the layer is merged.
     holes: Option<&'a mut bool>,
 }
 
@@ -25,7 +30,7 @@ impl<'a> Edit<'a> {
         Edit { core, below, delta: &mut stage.open, holes: Some(&mut stage.holes) }
     }
 
-    /// Works on a transaction's own layer; space is reserved when it is [merged](merge).
+    /// Works on a transaction's own layer. [`merge`] reserves its space.
     pub(crate) fn of_transaction(core: &'a Core, stage: &'a Stage, delta: &'a mut Delta) -> Self {
         let below = stage.flying.iter().map(|(delta, _)| &**delta).chain([&stage.open]).collect();
         Edit { core, below, delta, holes: None }
@@ -53,7 +58,7 @@ impl<'a> Edit<'a> {
         Ok(bytes)
     }
 
-    /// Returns where the bytes went.
+    /// Returns the offset of the first byte.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<u64> {
         let (at, len) = (self.len(), bytes.len() as u64);
         check_growth(at, len)?;
@@ -62,14 +67,14 @@ impl<'a> Edit<'a> {
         Ok(at)
     }
 
-    /// Returns where the zeros went.
+    /// Returns the offset of the first zero.
     pub(crate) fn extend(&mut self, zeros: u64) -> Result<u64> {
         let at = self.len();
         check_growth(at, zeros)?;
         match &mut self.holes {
             Some(holes) if is_hole(zeros) => {
                 **holes = true;
-                self.core.medium.leave_hole(at + zeros);
+                self.core.medium.leave_hole(PayloadOffset(at + zeros));
             }
             _ => self.reserve(at, zeros, 0)?,
         }
@@ -78,28 +83,23 @@ impl<'a> Edit<'a> {
     }
 
     pub(crate) fn pop(&mut self, bytes: u64) -> Result<Vec<u8>> {
-        let start = self.start_of_last(bytes)?;
+        let start = check_shrink("pop", bytes, self.len())?;
         let popped = self.get(start..self.len())?;
         self.delta.shrink(start);
         Ok(popped)
     }
 
     pub(crate) fn pop_into(&mut self, buf: &mut [u8]) -> Result<()> {
-        let start = self.start_of_last(buf.len() as u64)?;
+        let start = check_shrink("pop", buf.len() as u64, self.len())?;
         self.read(start, buf)?;
         self.delta.shrink(start);
         Ok(())
     }
 
     pub(crate) fn discard(&mut self, bytes: u64) -> Result<()> {
-        let start = self.start_of_last(bytes)?;
+        let start = check_shrink("discard", bytes, self.len())?;
         self.delta.shrink(start);
         Ok(())
-    }
-
-    fn start_of_last(&self, bytes: u64) -> Result<u64> {
-        let len = self.len();
-        len.checked_sub(bytes).ok_or(Error::OutOfRange { start: 0, end: bytes, len })
     }
 
     pub(crate) fn set(&mut self, offset: u64, bytes: &[u8]) -> Result<()> {
@@ -126,9 +126,17 @@ impl<'a> Edit<'a> {
         }
     }
 
-    pub(crate) fn compare_and_set(&mut self, offset: u64, expected: &[u8], new: &[u8]) -> Result<bool> {
+    pub(crate) fn compare_and_set(
+        &mut self,
+        offset: u64,
+        expected: &[u8],
+        new: &[u8],
+    ) -> Result<bool> {
         if expected.len() != new.len() {
-            return Err(Error::UnequalLengths { expected: expected.len() as u64, new: new.len() as u64 });
+            return Err(Error::UnequalLengths {
+                expected: expected.len() as u64,
+                new: new.len() as u64,
+            });
         }
         let end = self.end_of(offset, new.len() as u64)?;
         if self.get(offset..end)? != expected {
@@ -138,15 +146,16 @@ impl<'a> Edit<'a> {
         Ok(true)
     }
 
-    /// Reserves space for a change of `len` bytes at `offset`, `weight` of which are in memory.
+    /// Reserves space for a change of `len` bytes at `offset`. `weight` of them are in memory: the
+    /// others are zeros.
     fn reserve(&self, offset: u64, len: u64, weight: u64) -> Result<()> {
         if self.holes.is_none() {
             return Ok(());
         }
         let in_place = self.delta.base_len().saturating_sub(offset).min(weight);
-        self.core.reserve(Demand {
-            end: self.len().max(offset + len),
-            base_len: self.delta.base_len(),
+        self.core.medium.reserve_for(Demand {
+            end: PayloadOffset(self.len().max(offset + len)),
+            base_end: PayloadOffset(self.delta.base_len()),
             in_place: self.delta.in_place + in_place,
             pieces: self.delta.in_place_pieces + 2,
         })
@@ -154,13 +163,16 @@ impl<'a> Edit<'a> {
 
     fn fill_hole(&self, offset: u64, len: u64) -> Result<()> {
         match &self.holes {
-            Some(holes) if **holes && len > 0 => self.core.medium.fill_hole(offset, len),
+            Some(holes) if **holes && len > 0 => {
+                self.core.medium.fill_hole(PayloadOffset(offset), len)
+            }
             _ => Ok(()),
         }
     }
 }
 
-/// Makes a transaction's layer part of the open round, on which it lies; when there is no space for it, changes nothing.
+/// Makes a transaction's layer part of the open round below it. If there is no space, nothing is
+/// changed.
 pub(crate) fn merge(core: &Core, stage: &mut Stage, above: Delta) -> Result<()> {
     let open = &stage.open;
     let (mut in_place, mut pieces, mut holes) = (open.in_place, open.in_place_pieces, stage.holes);
@@ -168,44 +180,33 @@ pub(crate) fn merge(core: &Core, stage: &mut Stage, above: Delta) -> Result<()> 
         let end = offset + piece.len();
         let below = end.min(above.base_len());
         if holes && offset < below {
-            core.medium.fill_hole(offset, below - offset)?;
+            core.medium.fill_hole(PayloadOffset(offset), below - offset)?;
         }
         match piece {
             Piece::Zeros(len) if is_hole(*len) && end > open.len() => {
                 holes = true;
-                core.medium.leave_hole(end);
+                core.medium.leave_hole(PayloadOffset(end));
             }
-            _ => core.medium.reserve(end)?,
+            _ => core.medium.reserve(PayloadOffset(end))?,
         }
         if offset < open.base_len() {
             pieces += 2;
             in_place += if matches!(piece, Piece::Bytes(_)) { piece.len() } else { 0 };
         }
     }
-    core.reserve(Demand { end: above.len(), base_len: open.base_len(), in_place, pieces })?;
+    core.medium.reserve_for(Demand {
+        end: PayloadOffset(above.len()),
+        base_end: PayloadOffset(open.base_len()),
+        in_place,
+        pieces,
+    })?;
     stage.holes = holes;
     stage.open.absorb(above);
     Ok(())
 }
 
-/// One past the last byte of `len` bytes at `offset`, all of them below `total`.
-pub(crate) fn check_range(offset: u64, len: u64, total: u64) -> Result<u64> {
-    match offset.checked_add(len) {
-        Some(end) if end <= total => Ok(end),
-        end => Err(Error::OutOfRange { start: offset, end: end.unwrap_or(u64::MAX), len: total }),
-    }
-}
-
-/// The length of a range that lies below `total`.
-pub(crate) fn check_span(range: &Range<u64>, total: u64) -> Result<u64> {
-    match range.end.checked_sub(range.start) {
-        Some(len) if range.end <= total => Ok(len),
-        _ => Err(Error::OutOfRange { start: range.start, end: range.end, len: total }),
-    }
-}
-
 impl Core {
-    /// Zeroed memory, or an error where there is none.
+    /// Zeroed memory, or an error if the system has none.
     pub(crate) fn buffer(&self, len: u64) -> Result<Vec<u8>> {
         let none = || Error::Io {
             op: "find memory for reading",

@@ -1,4 +1,4 @@
-//! What can go wrong, in the words of what the caller can do about it.
+//! Errors, named for what the caller can do about them.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -9,11 +9,13 @@ use cairn_io::ErrorKind;
 /// Result of an operation on a stack.
 pub type Result<T> = std::result::Result<T, Error>;
 
-/// An error of the stack. Cheap to clone: one failed barrier is told to everybody who waited for it.
+/// An error of the stack. Cheap to clone: every operation that waited for a failed barrier returns
+/// the same cause.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused. Nothing was changed; see the source for what to mend, then call again.
+    /// The operating system refused. Nothing was changed. The source says what to repair; then call
+    /// again.
     #[error("cannot {op} {}; nothing was changed", path.display())]
     Io {
         /// What was being done, as a verb.
@@ -24,8 +26,12 @@ pub enum Error {
         #[source]
         source: Arc<io::Error>,
     },
-    /// There is no space for what was asked. Nothing was changed: free space and call again. What frees space in the stack needs none.
-    #[error("cannot {op} {} for lack of space; nothing was changed: free space and try again", path.display())]
+    /// There is not enough space. Nothing was changed: free space and call again. Operations that
+    /// shrink the stack need no space.
+    #[error(
+        "cannot {op} {} for lack of space; nothing was changed: free space and try again",
+        path.display()
+    )]
     Full {
         /// What was being done, as a verb.
         op: &'static str,
@@ -41,63 +47,112 @@ pub enum Error {
         /// The stack's file.
         path: PathBuf,
     },
+    /// The stack's file, its directory or the lock beside it is not under the name any more that it
+    /// had when it was opened: it was moved, removed or replaced. An operation has changed nothing,
+    /// and can be repeated once all is back in its place. From [`close`](crate::Stack::close): the
+    /// stack is closed and whole in the file that was opened, wherever that is, if it is anywhere.
+    #[error(
+        "{} was moved, removed or replaced while the stack was open; put it back",
+        path.display()
+    )]
+    Displaced {
+        /// By the path that it was opened by.
+        path: PathBuf,
+    },
     /// The file is not a stack. Nothing was changed.
     #[error("{} is not a Cairn stack; nothing was changed", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
     },
-    /// Written by a newer version of this library. Nothing was changed: use that version.
-    #[error("{} has format version {found}, this program knows up to {supported}; nothing was changed", path.display())]
+    /// Two headers are of two histories of this stack: a copy of it was written to, and a part of
+    /// one of the two lies in the other, or a part is of another time. Nothing was changed. Restore
+    /// the file from a copy that is whole, or choose one of the two: see [`Repair`](crate::Repair).
+    #[error(
+        "{} holds commits {} and {} of two histories of one stack; nothing was changed",
+        path.display(),
+        commits[0],
+        commits[1]
+    )]
+    OtherHistory {
+        /// The file.
+        path: PathBuf,
+        /// The numbers of the commits in the two headers, the higher one first.
+        commits: [u64; 2],
+    },
+    /// Written by another version of this library. Nothing was changed: use that version.
+    #[error(
+        "{} has format version {found}, this program knows version {supported}; nothing was \
+         changed",
+        path.display()
+    )]
     UnsupportedVersion {
         /// The file.
         path: PathBuf,
         /// Version in the file.
         found: u32,
-        /// Newest version known here.
+        /// The version known here.
         supported: u32,
     },
-    /// Bytes that had been durable are not what was written, or are gone. Nothing was changed.
+    /// Durable bytes are damaged or missing. Nothing was changed.
     #[error("{} is damaged at offset {offset}: {what}; nothing was changed", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// Where in the file, in bytes.
+        /// Position in the file, in bytes.
         offset: u64,
-        /// What is wrong there.
+        /// What is wrong there, in the words of the table in `docs/format/stack.md`.
         what: &'static str,
     },
     /// The range is reversed, overflows, or is not within the stack. Nothing was changed.
-    #[error("the range from {start} to {end} is not within the stack's {len} bytes")]
+    #[error("the range {start}..{end} is not within the stack, which holds {len} bytes")]
     OutOfRange {
-        /// First byte asked for.
+        /// First byte of the range.
         start: u64,
-        /// One past the last; [`u64::MAX`] when it is more than that.
+        /// One past its last byte; [`u64::MAX`] if it is more than that.
         end: u64,
         /// Length of the stack at that time, in bytes.
         len: u64,
     },
-    /// The stack would become longer than any file can be. Nothing was changed.
-    #[error("{more} bytes more than {len} are more than a stack can hold ({max})")]
+    /// The stack holds fewer bytes than were to be taken off. Nothing was changed.
+    #[error("cannot {op} {bytes} bytes: the stack holds {len}")]
+    TooShort {
+        /// The operation, as a verb.
+        op: &'static str,
+        /// Bytes to be taken off.
+        bytes: u64,
+        /// Length of the stack at that time, in bytes.
+        len: u64,
+    },
+    /// The stack would become longer than a file can be. Nothing was changed.
+    #[error("cannot add {more} bytes: the stack holds {len}, and at most {max}")]
     TooLong {
         /// Length of the stack, in bytes.
         len: u64,
-        /// What was to be added, in bytes.
+        /// Bytes to be added.
         more: u64,
         /// The largest length, in bytes.
         max: u64,
     },
     /// The two ranges of a comparison have different lengths.
-    #[error("{expected} bytes cannot be replaced by {new}: lengths must be equal")]
+    #[error("cannot replace {expected} bytes by {new}: the lengths must be equal")]
     UnequalLengths {
-        /// Length of what is expected, in bytes.
+        /// Length of the expected bytes.
         expected: u64,
-        /// Length of what it is to be replaced by, in bytes.
+        /// Length of the bytes to replace them by.
         new: u64,
     },
-    /// The stack itself was written to inside of a transaction's closure, by the same thread. Use the transaction. Nothing was changed by this call.
-    #[error("the stack was written to inside of its own transaction: write through the transaction instead")]
+    /// A transaction's closure wrote to the stack itself, on the same thread. Write through the
+    /// transaction. This call changed nothing.
+    #[error("the stack cannot be written to inside of its own transaction: write through it")]
     InTransaction,
+    /// The file is not what the [`RepairPlan`](crate::RepairPlan) was made of. Nothing was changed:
+    /// make a new plan.
+    #[error("{} is not as it was when the repair was planned; plan again", path.display())]
+    Outdated {
+        /// The file.
+        path: PathBuf,
+    },
     /// An option is outside its range.
     #[error("{option} must be {expected}")]
     InvalidOption {
@@ -106,21 +161,29 @@ pub enum Error {
         /// Its range.
         expected: &'static str,
     },
-    /// A write of the header or a barrier failed: after a reopening the operation is there as a whole, or not at all. Reopen the stack to
-    /// learn which; do not repeat it before that.
+    /// Writing the header failed, or the barrier did: the operation took place as a whole or not at
+    /// all. Reopen the stack to learn which. Do not repeat the operation before that.
     #[error("the operation is in doubt; reopen the stack to learn whether it took place")]
     InDoubt {
         /// The first failure.
         #[source]
         cause: Arc<Failure>,
     },
-    /// An earlier write or barrier failed, and this handle takes no more: the call did nothing. Reading goes on. Reopen the stack.
+    /// An earlier write or barrier failed, and this handle refuses changes: the call did nothing.
+    /// Durable bytes can still be read. Reopen the stack.
     #[error("the stack stopped writing after a failure, and this call did nothing; reopen it")]
     Poisoned {
         /// The first failure.
         #[source]
         cause: Arc<Failure>,
     },
+    /// The handle is that of another process, which forked this one. Nothing was changed, and the
+    /// other process can go on. Open stacks in the process that uses them, after the fork.
+    #[error(
+        "the stack was opened by another process, which forked this one; open it in the process \
+             that uses it"
+    )]
+    Forked,
     /// The stack was closed.
     #[error("the stack is closed")]
     Closed,
@@ -133,23 +196,30 @@ impl Error {
             Error::Io { .. } => ErrorKind::System,
             Error::Full { .. } => ErrorKind::Space,
             Error::Locked { .. } => ErrorKind::Busy,
-            Error::Foreign { .. } | Error::UnsupportedVersion { .. } | Error::Corrupt { .. } => ErrorKind::Repair,
+            Error::Foreign { .. }
+            | Error::UnsupportedVersion { .. }
+            | Error::OtherHistory { .. }
+            | Error::Corrupt { .. }
+            | Error::Displaced { .. } => ErrorKind::Repair,
             Error::OutOfRange { .. }
+            | Error::TooShort { .. }
             | Error::TooLong { .. }
             | Error::UnequalLengths { .. }
             | Error::InTransaction
+            | Error::Forked
+            | Error::Outdated { .. }
             | Error::InvalidOption { .. } => ErrorKind::Usage,
             Error::InDoubt { .. } | Error::Poisoned { .. } | Error::Closed => ErrorKind::Reopen,
         }
     }
 
-    /// Whether it is certain that the failed call changed nothing, now and after any crash. False for an operation
-    /// [in doubt](Error::InDoubt) alone.
+    /// Whether the failed call certainly changed nothing, now and after any crash. False only for
+    /// an operation [in doubt](Error::InDoubt).
     pub fn changed_nothing(&self) -> bool {
         !matches!(self, Error::InDoubt { .. })
     }
 
-    /// Sorts a system error into [`Error::Full`] or [`Error::Io`].
+    /// [`Error::Full`] if the system has no space, otherwise [`Error::Io`].
     pub(crate) fn io(op: &'static str, path: &Path, source: io::Error) -> Self {
         let path = path.to_owned();
         let full = ErrorKind::of(&source) == ErrorKind::Space;
@@ -158,8 +228,9 @@ impl Error {
     }
 }
 
-/// For [`std::io::Write`] and [`std::io::Read`]: wrong arguments are [`InvalidInput`](io::ErrorKind::InvalidInput), a full disk
-/// [`StorageFull`](io::ErrorKind::StorageFull); the error itself is the source.
+/// For [`std::io::Write`] and [`std::io::Read`]. Wrong arguments become
+/// [`InvalidInput`](io::ErrorKind::InvalidInput), a full disk becomes
+/// [`StorageFull`](io::ErrorKind::StorageFull). The error itself is the source.
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
         let kind = match (&error, error.kind()) {
@@ -188,7 +259,7 @@ pub enum Failure {
         #[source]
         source: Arc<io::Error>,
     },
-    /// A thread panicked in the middle of writing.
+    /// A thread panicked while it was writing.
     #[error("a thread panicked while it was writing")]
     Panicked,
 }

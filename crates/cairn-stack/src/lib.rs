@@ -1,11 +1,25 @@
-//! A byte stack in one file: every operation and every transaction is atomic and durable, with one barrier.
+//! A byte stack in one file: every operation and every transaction is atomic and durable, with one
+//! barrier.
 //!
-//! Once an operation returned `Ok`, no crash and no power cut takes it back, and one that did not return is there as a whole or not
-//! at all, whatever subset of the sectors in flight reached the disk. Operations that run at the same time share a barrier; readers never wait for one.
-//! The format is specified in `docs/format/stack.md`; what is believed of disks and systems in `ASSUMPTIONS.md`.
+//! Once an operation returned `Ok`, no crash and no power cut takes it back. An operation that did
+//! not return took place as a whole or not at all, whatever subset of the sectors in flight reached
+//! the disk. Operations that run at the same time share a barrier. Readers never wait for a
+//! barrier. `docs/format/stack.md` specifies the format. `ASSUMPTIONS.md` says what the crate
+//! assumes of disks and systems.
 //!
-//! Where to look: [`Stack`] for the API, [`Inspection`] for a look without opening, `commit` for who writes and who waits, `disk` for what one commit writes, `recovery` for
-//! opening, `format` for the bytes.
+//! Where to look:
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`Stack`] | the API |
+//! | [`Inspection`] | reading a stack without opening it |
+//! | `stage` | changes that are not durable yet |
+//! | `commit` | which thread writes, and which threads wait |
+//! | `disk` | what one commit writes, and in which order |
+//! | `medium` | the file |
+//! | `open`, `recovery` | opening: locks and creation; the table of cases, and what follows |
+//! | [`Repair`] | a way out of damage |
+//! | `format` | the bytes |
 //!
 //! ```
 //! use cairn_stack::Stack;
@@ -31,14 +45,19 @@ mod disk;
 mod edit;
 mod error;
 mod format;
+mod home;
 mod inspect;
+mod medium;
 mod mutation;
 mod open;
 mod options;
 mod overlay;
+mod range;
 mod reader;
 mod recovery;
+mod repair;
 mod stack;
+mod stage;
 mod sync;
 mod transaction;
 mod view;
@@ -51,5 +70,9 @@ pub use inspect::{EndState, Inspection};
 pub use mutation::Mutation;
 pub use options::{Durability, OpenReport, Options, Stats};
 pub use reader::StackReader;
+#[cfg(feature = "mutations")]
+#[doc(hidden)]
+pub use recovery::{CASES, Case};
+pub use repair::{Keep, Repair, RepairHeader, RepairPlan};
 pub use stack::Stack;
 pub use transaction::Transaction;

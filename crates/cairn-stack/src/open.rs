@@ -1,62 +1,80 @@
-//! The file: locked, created, found.
+//! Opening: the locks, the creation of the file, and the way to recovery.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::UNIX_EPOCH;
 
-use cairn_io::{Access, DirectStore, File, FileStore, Fs, Store, replace_file};
+use cairn_io::{
+    Access, Dir, DirectStore, File, FileStore, Fs, Store, expect_same_file, open_dir, parent_dir,
+    place_file,
+};
 use uuid::Uuid;
 
 use crate::commit::Core;
-use crate::disk::Medium;
 use crate::error::{Error, Result};
-use crate::format::{BLOCK_LEN, Header, PAYLOAD, SLOT_LEN, body_checksum};
+use crate::format::{
+    BLOCK_LEN, CommitNumber, Epoch, Header, HeaderName, PAYLOAD, PayloadOffset, SLOT_LEN,
+    SlotNumber, body_checksum,
+};
+use crate::home::{Beside, Home, lock_itself};
+use crate::medium::Medium;
 use crate::mutation::{self, Mutation};
 use crate::options::{OpenReport, Options};
 use crate::recovery::{adopt, is_foreign, survey};
 use crate::sync::Arc;
 
-/// What stands for the path of a stack that has none.
+/// Stands in errors for the path of a stack in a store.
 const STORE_NAME: &str = "the store";
 
 /// Opens the stack in the file `path`, or creates it.
 ///
-/// The lock is taken on a file beside it, because a stack that is being created has no file yet, and because some systems lock
-/// bytes against reading; and, where that does not happen, on the file itself, which may have several names.
+/// Opening locks a file beside it: a stack that is being created has no file yet, and on Windows a
+/// locked file cannot be read. A symbolic link is followed once, now.
 pub(crate) fn open(options: Options, path: &Path) -> Result<(Core, OpenReport)> {
-    let fs = options.fs.clone();
     let io = |op| move |e| Error::io(op, path, e);
-    match fs.open(path, Access::Read) {
-        // Before anything is created beside it.
+    let whole = options.fs.resolve(path).map_err(io("open"))?;
+    let dir = parent_dir(&whole).and_then(|dir| open_dir(&options.fs, dir)).map_err(io("open"))?;
+    let name = whole.file_name().unwrap_or_default();
+    let found = match dir.open(name, Access::Read) {
+        // Before a lock file is created beside a file that is not a stack, that may not be written
+        // to, or that somebody has open.
         Ok(file) if is_foreign(&*file).map_err(io("read from"))? => {
             return Err(Error::Foreign { path: path.to_owned() });
         }
-        Ok(_) => drop(fs.open(path, Access::ReadWrite).map_err(io("open"))?),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        Ok(file) => {
+            drop(dir.open(name, Access::ReadWrite).map_err(io("open"))?);
+            lock_itself(&*file, path)?;
+            Some(file)
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(io("open")(e)),
-    }
-    let mut locks = vec![lock(&*fs, path)?];
-    let (file, created) = match fs.open(path, Access::ReadWrite) {
+    };
+    let beside = Beside::lock(&*dir, name, path)?;
+    let (file, created) = match dir.open(name, Access::ReadWrite) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            create(&*fs, path)?;
-            (fs.open(path, Access::ReadWrite).map_err(io("open"))?, true)
+            create(&*options.fs, &*dir, name, path)?;
+            (dir.open(name, Access::ReadWrite).map_err(io("open"))?, true)
         }
         opened => (opened.map_err(io("open"))?, false),
     };
-    if !cfg!(windows) {
-        // Through a handle of its own: closing the stack gives it up, while readers may still hold the other one.
-        let handle = fs.open(path, Access::Read).map_err(io("open"))?;
-        if !handle.try_lock().map_err(io("lock"))? && !mutation::is(Mutation::IgnoreLock) {
-            return Err(Error::Locked { path: path.to_owned() });
+    let itself = match found {
+        Some(found) => found,
+        None => {
+            let created = dir.open(name, Access::Read).map_err(io("open"))?;
+            lock_itself(&*created, path)?;
+            created
         }
-        locks.push(handle);
-    }
-    // Whoever created it may have been killed before its name was durable (L05).
+    };
+    // Its name may have changed hands since it was first looked at.
+    expect_same_file(&*itself, &*file).map_err(io("open"))?;
+    let home = Home::new(dir, name.to_owned(), path.to_owned(), itself, beside)?;
+    // The process that created the stack may have been killed before the name was durable (L05).
     if !created && !mutation::is(Mutation::TrustListedName) {
-        fs.sync_dir(directory(path)).map_err(io("sync the directory of"))?;
+        home.dir.sync().map_err(io("sync the directory of"))?;
     }
-    start(store_of(&options, path, file), path.to_owned(), created, locks, options)
+    let store = store_of(&options, &home, file);
+    start(store, path.to_owned(), created, Some(home), options)
 }
 
 /// Opens the stack in `store`, or creates it there.
@@ -64,85 +82,53 @@ pub(crate) fn open_store(options: Options, store: Arc<dyn Store>) -> Result<(Cor
     let path = PathBuf::from(STORE_NAME);
     let created = is_blank(&*store).map_err(|e| Error::io("read from", &path, e))?;
     if created {
-        create_in(&*store, new_slots(&*options.fs, &path)?).map_err(|e| Error::io("create", &path, e))?;
+        create_in(&*store, new_slots(&*options.fs, &path)?)
+            .map_err(|e| Error::io("create", &path, e))?;
     }
-    start(store, path, created, Vec::new(), options)
+    start(store, path, created, None, options)
 }
 
-/// Opens the stack that is there.
+/// Opens the stack that is in the store.
 fn start(
     store: Arc<dyn Store>,
     path: PathBuf,
     created: bool,
-    locks: Vec<Arc<dyn File>>,
+    home: Option<Home>,
     options: Options,
 ) -> Result<(Core, OpenReport)> {
-    let medium = Arc::new(Medium::new(store, path, 0, options.reserve));
+    let medium = Arc::new(Medium::new(store, path, options.reserve));
     let found = survey(&medium)?;
-    let dropped_torn_commit = found.torn;
-    medium.leave_hole(found.newest.header.len);
-    let (disk, durable, bytes_rewritten) = adopt(&medium, found)?;
+    let dropped_torn_commit = found.is_torn();
+    medium.leave_hole(PayloadOffset(found.newest.header.len));
+    // What a copy of the file writes from here on carries another number.
+    let epoch = draw_epoch(&*options.fs, &medium.path)?;
+    let (disk, durable, bytes_rewritten) = adopt(&medium, found, epoch)?;
     let report = OpenReport { created, dropped_torn_commit, bytes_rewritten };
-    Ok((Core::new(options, disk, durable, locks), report))
+    Ok((Core::new(options, disk, durable, home), report))
 }
 
-/// A store in the open file at `path`, which writes past the page cache if it may and can.
-fn store_of(options: &Options, path: &Path, file: Arc<dyn File>) -> Arc<dyn Store> {
+/// A store in the open file of a stack. It writes past the page cache if the options allow it and
+/// the file system can.
+fn store_of(options: &Options, home: &Home, file: Arc<dyn File>) -> Arc<dyn Store> {
     if options.direct_io
-        && let Ok(direct) = options.fs.open_direct(path)
+        && let Ok(direct) = home.dir.open_direct(&home.name, &*file)
     {
         return Arc::new(DirectStore::new(file, direct));
     }
     Arc::new(FileStore::new(file))
 }
 
-/// The directory that holds the name.
-fn directory(path: &Path) -> &Path {
-    match path.parent() {
-        Some(dir) if !dir.as_os_str().is_empty() => dir,
-        _ => Path::new("."),
-    }
-}
-
-/// The name of the file that is locked.
-fn lock_path(path: &Path) -> PathBuf {
-    let mut name: OsString = path.as_os_str().to_owned();
-    name.push(".lock");
-    name.into()
-}
-
-fn lock(fs: &dyn Fs, path: &Path) -> Result<Arc<dyn File>> {
-    let beside = lock_path(path);
-    let io = |op| {
-        let beside = beside.clone();
-        move |e| Error::io(op, &beside, e)
-    };
-    let file = match fs.open(&beside, Access::ReadWrite) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => match fs.create_new(&beside) {
-            // Somebody else was faster.
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                fs.open(&beside, Access::ReadWrite).map_err(io("open"))?
-            }
-            created => created.map_err(io("create"))?,
-        },
-        opened => opened.map_err(io("open"))?,
-    };
-    match file.try_lock().map_err(io("lock"))? || mutation::is(Mutation::IgnoreLock) {
-        true => Ok(file),
-        false => Err(Error::Locked { path: path.to_owned() }),
-    }
-}
-
-/// Makes an empty stack: it has its name once it is whole and durable (L23).
-fn create(fs: &dyn Fs, path: &Path) -> Result<()> {
+/// Makes an empty stack. The file gets its name when it is whole and durable (L23), and only if the
+/// name is free.
+fn create(fs: &dyn Fs, dir: &dyn Dir, name: &OsStr, path: &Path) -> Result<()> {
     let contents = new_slots(fs, path)?.concat();
-    replace_file(fs, path, &contents).map_err(|e| Error::io("create", path, e.source))
+    place_file(dir, name, path, &contents, 0).map_err(|e| Error::io("create", path, e.source))
 }
 
-/// Whether nothing was ever written to a store, or creating a stack there was cut off.
+/// Whether a store was never written to, or a crash cut off the creation of a stack in it.
 fn is_blank(store: &dyn Store) -> io::Result<bool> {
     let len = store.len()?;
-    if len > PAYLOAD {
+    if len > PAYLOAD.0 {
         return Ok(false);
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(usize::MAX)];
@@ -150,41 +136,62 @@ fn is_blank(store: &dyn Store) -> io::Result<bool> {
     Ok(bytes.iter().all(|byte| *byte == 0))
 }
 
-/// Makes an empty stack where no name can be given late: first the length, then the headers. Each of these lies in one sector, the rest is zeros before and
-/// after. So a crash leaves a store that is blank, or one with a valid header and no shorter than it has to be.
+/// Makes an empty stack in a store, which has no name to give late: first the length → barrier,
+/// then both headers → barrier. Each header is within one sector, and the rest of its block stays
+/// zeros. So a crash leaves a blank store, or one that is long enough and has a valid header.
 fn create_in(store: &dyn Store, slots: [Vec<u8>; 2]) -> io::Result<()> {
-    store.write_at(PAYLOAD - 1, &[0])?;
+    store.write_at(PAYLOAD.0 - 1, &[0])?;
     store.sync()?;
-    for (offset, slot) in [0, SLOT_LEN].into_iter().zip(slots) {
-        store.write_at(offset, &slot[..BLOCK_LEN])?;
+    for (number, slot) in SlotNumber::BOTH.into_iter().zip(slots) {
+        store.write_at(number.offset().0, &slot[..BLOCK_LEN])?;
     }
     store.sync()
 }
 
-/// The slots of a stack that is empty and new.
+/// The slots of a new, empty stack.
 fn new_slots(fs: &dyn Fs, path: &Path) -> Result<[Vec<u8>; 2]> {
     let io = |op| move |e| Error::io(op, path, e);
     let random = fs.random().map_err(io("make an identity for"))?;
     let uuid = uuid::Builder::from_random_bytes(random).into_uuid();
     let since = fs.now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let created_unix_ns = u64::try_from(since.as_nanos()).unwrap_or(u64::MAX);
-    Ok([0, 1].map(|sequence| empty_slot(uuid, sequence, created_unix_ns)))
+    let epoch = draw_epoch(fs, path)?;
+    let mut previous = HeaderName::NONE;
+    Ok([0, 1].map(|number| {
+        let header = empty_header(uuid, CommitNumber(number), epoch, created_unix_ns, previous);
+        let mut slot = header.encode(&[]);
+        previous = header.name_in(&slot);
+        slot.resize(usize::try_from(SLOT_LEN).unwrap_or(usize::MAX), 0);
+        slot
+    }))
 }
 
-/// A slot with a commit that changes nothing in an empty stack.
-fn empty_slot(uuid: Uuid, sequence: u64, created_unix_ns: u64) -> Vec<u8> {
-    let mut slot = Header {
+/// The random number of an opening.
+pub(crate) fn draw_epoch(fs: &dyn Fs, path: &Path) -> Result<Epoch> {
+    let random = fs.random().map_err(|e| Error::io("make an identity for", path, e))?;
+    let half = random.first_chunk().copied().unwrap_or_default();
+    Ok(Epoch(u64::from_le_bytes(half)))
+}
+
+/// The header of a commit that changes nothing in an empty stack.
+fn empty_header(
+    uuid: Uuid,
+    sequence: CommitNumber,
+    epoch: Epoch,
+    created_unix_ns: u64,
+    previous: HeaderName,
+) -> Header {
+    Header {
         uuid,
         sequence,
         base_len: 0,
         len: 0,
-        body_offset: Header::slot_body_offset(sequence),
+        body_offset: sequence.slot().body_offset(),
         body_len: 0,
-        body_crc: body_checksum(uuid, sequence, &[]),
+        body_crc: body_checksum(uuid, epoch, sequence, &[]),
         flags: 0,
         created_unix_ns,
+        epoch,
+        previous,
     }
-    .encode(&[]);
-    slot.resize(usize::try_from(SLOT_LEN).unwrap_or(usize::MAX), 0);
-    slot
 }

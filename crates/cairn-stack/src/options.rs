@@ -1,22 +1,22 @@
-//! How a stack is opened, and what it tells of itself.
+//! How a stack is opened, what opening found, and what a handle counts.
 
-use std::path::Path;
 use std::sync::Arc;
 
-use cairn_io::{Fs, NativeFs, Store};
+use cairn_io::{Fs, NativeFs};
 
 use crate::error::{Error, Result};
-use crate::stack::Stack;
 
 /// When an operation is durable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Durability {
-    /// When it returns. Operations that run at the same time share a barrier. Readers see durable bytes only.
+    /// When it returns. Operations that run at the same time share a barrier. Readers see only
+    /// durable bytes.
     #[default]
     Operation,
-    /// When [`Stack::sync`](crate::Stack::sync) returns, or `close`. Until then operations stay in memory (when they are more than
-    /// [`Options::buffer_size`], an operation makes them durable by itself), and are read from there. After a crash the
-    /// stack is as it was at some earlier moment that a barrier covered, never a mixture.
+    /// When [`Stack::sync`](crate::Stack::sync) or [`Stack::close`](crate::Stack::close) returns.
+    /// Until then operations are in memory, and readers see them there. If they take more than
+    /// [`Options::buffer_size`], the next operation makes them durable before it returns. After a
+    /// crash the stack is in the state of some barrier, never a mixture of states.
     Explicit,
 }
 
@@ -50,55 +50,41 @@ impl Options {
         self
     }
 
-    /// Bytes of space reserved ahead of what is pushed, and filled with zeros little by little, so that a small push need not make the file grow; at most
-    /// 1 GiB, 1 MiB unless set. `close` gives it back.
+    /// Bytes of space reserved ahead of the top, from 0 to 1 GiB; 1 MiB unless set. The space is
+    /// filled with zeros step by step, so that most small pushes do not make the file longer.
+    /// `close` gives it back.
     #[must_use]
     pub fn reserve(mut self, bytes: u64) -> Self {
         self.reserve = bytes;
         self
     }
 
-    /// With [`Durability::Explicit`], bytes of operations kept in memory before one of them makes them durable; 8 MiB unless set.
+    /// With [`Durability::Explicit`], bytes of operations kept in memory; 8 MiB unless set. The
+    /// operation that exceeds them makes all of them durable.
     #[must_use]
     pub fn buffer_size(mut self, bytes: u64) -> Self {
         self.buffer_size = bytes;
         self
     }
 
-    /// Whether small commits may go past the page cache, each with one write that is its own barrier; yes unless set. Where the file system cannot do
-    /// that, they go through it; [`Stack::backend`] tells. What is durable when does not depend on it.
+    /// Whether small commits may go past the page cache, each as one write that is its own barrier;
+    /// yes unless set. If the file system cannot do that, small commits go through the page cache;
+    /// [`Stack::backend`](crate::Stack::backend) says which way is used. This option does not
+    /// change any durability guarantee.
     #[must_use]
     pub fn direct_io(mut self, yes: bool) -> Self {
         self.direct_io = yes;
         self
     }
 
-    /// The file system to use: the real one unless set. Also the source of time and randomness.
+    /// The file system; the real one unless set. It is also the source of time and randomness.
     #[must_use]
     pub fn fs(mut self, fs: Arc<dyn Fs>) -> Self {
         self.fs = fs;
         self
     }
 
-    /// Opens the stack in the file `path`, or creates it; see [`Stack::open`].
-    ///
-    /// # Errors
-    /// As [`Stack::open`]; [`Error::InvalidOption`] for an option outside its range.
-    pub fn open(self, path: impl AsRef<Path>) -> Result<Stack> {
-        self.check()?;
-        Stack::open_file(self, path.as_ref())
-    }
-
-    /// Opens the stack in `store`, or creates it there; see [`Stack::with_store`].
-    ///
-    /// # Errors
-    /// As [`Stack::with_store`].
-    pub fn open_store(self, store: Arc<dyn Store>) -> Result<Stack> {
-        self.check()?;
-        Stack::open_in_store(self, store)
-    }
-
-    fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         match self.reserve {
             0..=0x4000_0000 => Ok(()),
             _ => Err(Error::InvalidOption { option: "reserve", expected: "at most 1 GiB" }),
@@ -110,11 +96,11 @@ impl Options {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenReport {
-    /// Whether there was no stack before.
+    /// Whether opening created the stack.
     pub created: bool,
-    /// Whether the newest commit did not arrive as a whole, and was dropped: it had never been acknowledged.
+    /// Whether opening dropped a commit that a crash had cut off. It was never acknowledged.
     pub dropped_torn_commit: bool,
-    /// Bytes written again, because nothing but the page cache may have had them.
+    /// Bytes that opening wrote again, because only the page cache may have had them.
     pub bytes_rewritten: u64,
 }
 
@@ -124,12 +110,14 @@ pub struct OpenReport {
 pub struct Stats {
     /// Length of the stack, in bytes.
     pub len: u64,
-    /// Operations and transactions that changed something, or were refused later.
+    /// Operations and transactions that were applied. One may have been refused later, by its
+    /// commit.
     pub operations: u64,
-    /// Commits: each makes all operations that waited for it durable.
+    /// Commits. Each makes all operations durable that waited for it.
     pub commits: u64,
-    /// Barriers, those of opening included.
+    /// Barriers, including those of opening.
     pub barriers: u64,
-    /// Bytes of the file's payload part that were ever in use since it was opened, reserved space included: its high-water mark.
+    /// High-water mark of the payload part of the file since opening, in bytes, including reserved
+    /// space.
     pub file_len: u64,
 }

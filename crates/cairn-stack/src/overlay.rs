@@ -1,13 +1,13 @@
-//! Bytes laid over others: what a layer above the file changes.
+//! The bytes that a layer above the file changes.
 
 use std::collections::BTreeMap;
 use std::ops::Bound::{Excluded, Unbounded};
 
-/// What lies at one place of an [`Overlay`].
+/// A part of an [`Overlay`] without a gap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Piece {
     Bytes(Vec<u8>),
-    /// So many zeros, which take no memory.
+    /// A number of zeros, which take no memory.
     Zeros(u64),
 }
 
@@ -19,7 +19,7 @@ impl Piece {
         }
     }
 
-    /// The part from `from` to `to`, relative to the piece.
+    /// The part from `from` to `to`, both relative to the piece.
     fn part(&self, from: u64, to: u64) -> Piece {
         match self {
             Piece::Bytes(bytes) => Piece::Bytes(bytes[index(from)..index(to)].to_vec()),
@@ -34,7 +34,7 @@ impl Piece {
         }
     }
 
-    /// Copies what lies from `from` on over the beginning of `buf`; returns how many bytes.
+    /// Copies the piece from `from` on to the beginning of `buf`; returns how many bytes fit.
     fn copy(&self, from: u64, buf: &mut [u8]) -> usize {
         let len = usize::try_from(self.len() - from).unwrap_or(usize::MAX).min(buf.len());
         match self {
@@ -50,7 +50,7 @@ fn index(at: u64) -> usize {
     usize::try_from(at).expect("no longer than a slice in memory")
 }
 
-/// Pieces by offset; none is empty, none overlaps another.
+/// Pieces by offset. None is empty, and none overlaps another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pieces: BTreeMap<u64, Piece>,
@@ -67,7 +67,7 @@ impl Overlay {
         self.pieces.into_iter()
     }
 
-    /// Lays bytes over what is at `offset`.
+    /// Puts bytes at `offset`, over anything there.
     pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
@@ -76,7 +76,7 @@ impl Overlay {
         let last = self.pieces.last_key_value().map(|(&at, _)| at);
         if let Some((&start, Piece::Bytes(below))) = self.pieces.range_mut(..=offset).next_back() {
             let at = offset - start;
-            // Appending to the last piece, and writing inside of one, are what happens most.
+            // The two most frequent cases: appending to the last piece, and writing inside of one.
             if at == below.len() as u64 && last == Some(start) {
                 below.extend_from_slice(bytes);
                 return;
@@ -90,7 +90,7 @@ impl Overlay {
         self.pieces.insert(offset, Piece::Bytes(bytes.to_vec()));
     }
 
-    /// Lays zeros over what is at `offset`.
+    /// Puts zeros at `offset`, over anything there.
     pub(crate) fn zero(&mut self, offset: u64, len: u64) {
         if len > 0 {
             self.clear_range(offset, offset + len);
@@ -98,7 +98,7 @@ impl Overlay {
         }
     }
 
-    /// Lays a piece over what is at `offset`.
+    /// Puts a piece at `offset`, over anything there.
     pub(crate) fn put(&mut self, offset: u64, piece: Piece) {
         match piece {
             Piece::Bytes(bytes) => self.write(offset, &bytes),
@@ -106,7 +106,7 @@ impl Overlay {
         }
     }
 
-    /// Forgets everything at or after `len`.
+    /// Drops everything at or after `len`.
     pub(crate) fn truncate(&mut self, len: u64) {
         self.pieces.split_off(&len);
         if let Some((&at, piece)) = self.pieces.iter_mut().next_back()
@@ -117,7 +117,8 @@ impl Overlay {
     }
 
     fn clear_range(&mut self, from: u64, to: u64) {
-        let before = self.pieces.range(..from).next_back().map(|(&at, piece)| (at, at + piece.len()));
+        let before =
+            self.pieces.range(..from).next_back().map(|(&at, piece)| (at, at + piece.len()));
         if let Some((at, end)) = before.filter(|(_, end)| *end > from) {
             let piece = self.pieces.get_mut(&at).expect("it was just found");
             let rest = (end > to).then(|| piece.part(to - at, end - at));
@@ -137,7 +138,8 @@ impl Overlay {
         }
     }
 
-    /// Copies what is laid over the range at `offset` into `buf`, and leaves the rest of `buf` as it is.
+    /// Copies the pieces within the range at `offset` into `buf`. Bytes of `buf` that no piece
+    /// covers stay.
     pub(crate) fn read(&self, offset: u64, buf: &mut [u8]) {
         let end = offset + buf.len() as u64;
         if let Some((&at, piece)) = self.pieces.range(..offset).next_back()
@@ -150,7 +152,7 @@ impl Overlay {
         }
     }
 
-    /// The pieces cut at `at`: those before, those at or after.
+    /// Two overlays: the pieces before `at`, and the pieces at or after it.
     pub(crate) fn split(mut self, at: u64) -> (Overlay, Overlay) {
         let mut after = self.pieces.split_off(&at);
         if let Some((&start, piece)) = self.pieces.range_mut((Unbounded, Excluded(at))).next_back()
@@ -179,7 +181,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0..60u64, prop::collection::vec(1..255u8, 0..20)).prop_map(|(at, bytes)| Step::Write(at, bytes)),
+            (0..60u64, prop::collection::vec(1..255u8, 0..20))
+                .prop_map(|(at, bytes)| Step::Write(at, bytes)),
             (0..60u64, 0..20u64).prop_map(|(at, len)| Step::Zero(at, len)),
             (0..80u64).prop_map(Step::Truncate),
         ]
@@ -188,14 +191,19 @@ mod tests {
     proptest! {
         /// Against one slot per byte.
         #[test]
-        fn an_overlay_is_what_was_laid_last(steps in prop::collection::vec(step(), 0..40), at in 0..90u64) {
+        fn an_overlay_is_what_was_laid_last(
+            steps in prop::collection::vec(step(), 0..40),
+            at in 0..90u64,
+        ) {
             let mut overlay = Overlay::default();
             let mut model = [None; 100];
             for step in steps {
                 match step {
                     Step::Write(at, bytes) => {
                         overlay.write(at, &bytes);
-                        bytes.iter().enumerate().for_each(|(i, b)| model[at as usize + i] = Some(*b));
+                        for (i, byte) in bytes.iter().enumerate() {
+                            model[at as usize + i] = Some(*byte);
+                        }
                     }
                     Step::Zero(at, len) => {
                         overlay.zero(at, len);
@@ -227,7 +235,8 @@ mod tests {
             let (before, after) = overlay.split(at);
             let (before, after) = (look(&before), look(&after));
             for i in 0..100 {
-                let (mine, other) = if (i as u64) < at { (before[i], after[i]) } else { (after[i], before[i]) };
+                let sides = (before[i], after[i]);
+                let (mine, other) = if (i as u64) < at { sides } else { (sides.1, sides.0) };
                 prop_assert_eq!((mine, other), (seen[i], 0xee));
             }
         }

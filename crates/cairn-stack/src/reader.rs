@@ -7,10 +7,12 @@ use crate::sync::Arc;
 
 const BUFFER_LEN: usize = 8 << 10;
 
-/// Reads a stack from some offset to its end, and on when it grows: at the end, reads return 0 bytes until there are more.
+/// Reads a stack from an offset to its end. At the end, reads return 0 bytes; after a push they
+/// return the new bytes.
 ///
-/// Each read sees one moment of the stack, and never waits for a barrier. Bytes in the buffer of [`BufRead`] are those of the moment it was
-/// filled; seeking empties it. A reader keeps no stack open: once that is closed, reads fail.
+/// Each read sees the stack at one moment and never waits for a barrier. The buffer of [`BufRead`]
+/// holds the bytes of the moment at which it was filled; seeking empties it. After
+/// [`Stack::close`](crate::Stack::close) reads return an error.
 ///
 /// # Examples
 /// ```
@@ -28,10 +30,11 @@ const BUFFER_LEN: usize = 8 << 10;
 #[derive(Clone, Debug)]
 pub struct StackReader {
     core: Arc<Core>,
-    /// Offset of the next byte to be returned.
+    /// Offset of the next byte to return.
     position: u64,
-    /// What lies at `position` starts at `at`.
+    /// Bytes read ahead.
     buffer: Vec<u8>,
+    /// Index in `buffer` of the byte at `position`; at most its length.
     at: usize,
 }
 
@@ -40,7 +43,7 @@ impl StackReader {
         StackReader { core, position, buffer: Vec::new(), at: 0 }
     }
 
-    /// Offset of the next byte, in bytes from the bottom of the stack; may lie behind its end.
+    /// Offset of the next byte, in bytes from the bottom of the stack. It may be beyond the top.
     #[must_use]
     pub fn position(&self) -> u64 {
         self.position
@@ -86,7 +89,8 @@ impl BufRead for StackReader {
 }
 
 impl Seek for StackReader {
-    /// A position before the bottom is [`InvalidInput`](io::ErrorKind::InvalidInput) and changes nothing; one behind the end is legal.
+    /// A position before the bottom is [`InvalidInput`](io::ErrorKind::InvalidInput) and changes
+    /// nothing. A position beyond the top is legal.
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         let position = match to {
             SeekFrom::Start(offset) => Some(offset),
@@ -94,7 +98,10 @@ impl Seek for StackReader {
             SeekFrom::Current(distance) => self.position.checked_add_signed(distance),
         };
         self.position = position.ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "a position before the bottom of the stack, or beyond any end")
+            io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "cannot seek before the bottom of the stack, or beyond 2^64 - 1",
+            )
         })?;
         self.buffer.clear();
         self.at = 0;

@@ -8,24 +8,28 @@ use std::path::Path;
 use cairn_io::{Backend, ErrorKind, Store};
 
 use crate::commit::Core;
-use crate::edit::{Edit, check_span};
+use crate::edit::Edit;
 use crate::error::Result;
 use crate::open;
 use crate::options::{OpenReport, Options, Stats};
+use crate::range::{check_span, check_start};
 use crate::reader::StackReader;
 use crate::sync::Arc;
 use crate::transaction::Transaction;
 
 /// A byte stack in one file; offsets count bytes from its bottom, 0.
 ///
-/// Every operation is atomic and, when it returns `Ok`, durable (unless [`Durability::Explicit`](crate::Durability::Explicit) was chosen). All
-/// methods may be called from many threads at once: operations take place one after the other and share barriers; reading never waits for one.
-/// Only durable bytes are read.
+/// Every operation is atomic and, when it returns `Ok`, durable (unless
+/// [`Durability::Explicit`](crate::Durability::Explicit) was chosen). Many threads may call all
+/// methods at once. Operations take effect one after the other and share barriers. Reading never
+/// waits for a barrier and returns only durable bytes.
 ///
-/// Errors say what is true: after any but [`Error::InDoubt`](crate::Error::InDoubt) the call has changed nothing, and may be repeated once the cause is gone. After a
-/// failed barrier the stack takes no more changes; what is durable can still be read. Empty ranges and buffers are legal and change nothing.
+/// After any error but [`Error::InDoubt`](crate::Error::InDoubt) the call has changed nothing, and
+/// may be repeated once its cause is gone. After a failed barrier the handle refuses changes;
+/// durable bytes can still be read. Empty ranges and buffers are legal and change nothing.
 ///
-/// Dropping a stack makes nothing durable that was not; [`close`](Self::close) makes the next opening faster and says how it went.
+/// Dropping a stack makes nothing durable. [`close`](Self::close) makes the next opening faster,
+/// and returns whether it succeeded.
 ///
 /// # Examples
 /// See [the crate](crate).
@@ -36,35 +40,44 @@ pub struct Stack {
 
 impl fmt::Debug for Stack {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stack").field("path", &self.core.medium.path).field("len", &self.core.len()).finish()
+        f.debug_struct("Stack")
+            .field("path", &self.core.medium.path)
+            .field("len", &self.core.len())
+            .finish()
     }
 }
 
 impl Stack {
     /// Opens the stack in the file `path`, or creates it, with default [`Options`].
     ///
-    /// A file `path.lock` beside it, empty and never removed, is locked as long as the stack is open. Opening takes the same time however long the stack
-    /// is: it verifies the newest commit, drops it if it did not arrive as a whole, and makes the rest durable once more.
+    /// While the stack is open, the handle locks an empty file `path.lock` beside it, which is
+    /// never removed. Opening takes the same time for any length of the stack. It verifies the
+    /// newest commit, discards it if it is incomplete, and makes the remaining state durable again.
     ///
     /// # Errors
-    /// * [`Locked`](crate::Error::Locked): another handle has it open.
-    /// * [`Foreign`](crate::Error::Foreign), [`UnsupportedVersion`](crate::Error::UnsupportedVersion), [`Corrupt`](crate::Error::Corrupt): nothing was changed.
-    /// * [`Io`](crate::Error::Io), [`Full`](crate::Error::Full): the system refused; the stack is as it was.
+    /// * [`Locked`](crate::Error::Locked): another handle has the stack open.
+    /// * [`Foreign`](crate::Error::Foreign),
+    ///   [`UnsupportedVersion`](crate::Error::UnsupportedVersion),
+    ///   [`Corrupt`](crate::Error::Corrupt): nothing was changed.
+    /// * [`Io`](crate::Error::Io), [`Full`](crate::Error::Full): the system refused; the stack is
+    ///   in the state that it had.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         Options::default().open(path)
     }
 
-    /// Options to open a stack with.
+    /// The default options, to change and to open a stack with.
     #[must_use]
     pub fn options() -> Options {
         Options::default()
     }
 
-    /// Opens the stack in `store`, or creates it there if the store is empty, or holds zeros and no more than 128 KiB of them. What is written is the same as in a
-    /// file, and each operation as atomic. The caller sees to it that nobody else uses the store: there is no lock.
+    /// Opens the stack in `store`, or creates it there if the store is empty or holds only zeros,
+    /// at most 128 KiB of them. The bytes are the same as in a file, and each operation is as
+    /// atomic. There is no lock: the caller must not let any other handle or process use the store.
     ///
     /// # Errors
-    /// As [`open`](Self::open), but never [`Locked`](crate::Error::Locked); [`InvalidOption`](crate::Error::InvalidOption).
+    /// As [`open`](Self::open), but never [`Locked`](crate::Error::Locked);
+    /// [`InvalidOption`](crate::Error::InvalidOption).
     ///
     /// # Examples
     /// ```
@@ -83,26 +96,43 @@ impl Stack {
         options.open_store(store)
     }
 
-    pub(crate) fn open_file(options: Options, path: &Path) -> Result<Self> {
-        let (core, report) = open::open(options, path)?;
-        Ok(Stack { core: Arc::new(core), report })
-    }
-
-    pub(crate) fn open_in_store(options: Options, store: Arc<dyn Store>) -> Result<Self> {
-        let (core, report) = open::open_store(options, store)?;
-        Ok(Stack { core: Arc::new(core), report })
-    }
-
-    /// Applies an operation to the open round and waits until it is durable. The result may say that nothing was changed.
+    /// Applies an operation to the open round and waits until it is durable. An operation that
+    /// changed nothing waits for what it has read.
     fn change<T>(&self, operate: impl FnOnce(&mut Edit<'_>) -> Result<Changed<T>>) -> Result<T> {
         let mut guard = self.core.writer()?;
         let result = operate(&mut Edit::of_round(&self.core, &mut guard));
         match result {
             Ok(Changed::Yes(result)) => self.core.finish(guard).map(|()| result),
             Ok(Changed::No(result)) => self.core.confirm(guard).map(|()| result),
-            Err(error) if error.kind() == ErrorKind::Usage => self.core.confirm(guard).and(Err(error)),
+            Err(error) if error.kind() == ErrorKind::Usage => {
+                self.core.confirm(guard).and(Err(error))
+            }
             Err(error) => Err(error),
         }
+    }
+}
+
+/// Opening.
+impl Options {
+    /// Opens the stack in the file `path`, or creates it; see [`Stack::open`].
+    ///
+    /// # Errors
+    /// As [`Stack::open`]; [`InvalidOption`](crate::Error::InvalidOption) for an option outside its
+    /// range.
+    pub fn open(self, path: impl AsRef<Path>) -> Result<Stack> {
+        self.check()?;
+        let (core, report) = open::open(self, path.as_ref())?;
+        Ok(Stack { core: Arc::new(core), report })
+    }
+
+    /// Opens the stack in `store`, or creates it there; see [`Stack::with_store`].
+    ///
+    /// # Errors
+    /// As [`Stack::with_store`].
+    pub fn open_store(self, store: Arc<dyn Store>) -> Result<Stack> {
+        self.check()?;
+        let (core, report) = open::open_store(self, store)?;
+        Ok(Stack { core: Arc::new(core), report })
     }
 }
 
@@ -121,25 +151,29 @@ impl<T> Changed<T> {
 /// Changing. Each operation takes place as a whole or not at all.
 ///
 /// # Errors
-/// All of these methods return [`Poisoned`](crate::Error::Poisoned) or [`Closed`](crate::Error::Closed) when the stack takes no more changes,
-/// [`InTransaction`](crate::Error::InTransaction) inside of a transaction's closure, [`Full`](crate::Error::Full) and [`Io`](crate::Error::Io) when the system
-/// refuses (nothing has changed), and [`InDoubt`](crate::Error::InDoubt) when the barrier fails.
+/// All of these methods return [`Poisoned`](crate::Error::Poisoned) or
+/// [`Closed`](crate::Error::Closed) if the handle refuses changes,
+/// [`InTransaction`](crate::Error::InTransaction) inside of a transaction's closure,
+/// [`Full`](crate::Error::Full) or [`Io`](crate::Error::Io) if the system refuses (nothing was
+/// changed), and [`InDoubt`](crate::Error::InDoubt) if the barrier fails.
 impl Stack {
-    /// Puts bytes on top; returns their offset.
+    /// Puts bytes on top; returns the offset of the first one.
     ///
-    /// A push is in memory as a whole until it is durable. What is larger than memory goes in pieces, each a push: through [`io::Write`].
+    /// The bytes are in memory until they are durable. For more bytes than memory holds, write
+    /// pieces through [`io::Write`]; each piece is a push.
     ///
     /// # Errors
-    /// [`TooLong`](crate::Error::TooLong), and those above.
+    /// [`TooLong`](crate::Error::TooLong), and as above.
     pub fn push(&self, bytes: impl AsRef<[u8]>) -> Result<u64> {
         let bytes = bytes.as_ref();
         self.change(|edit| edit.push(bytes).map(|at| Changed::when(!bytes.is_empty(), at)))
     }
 
-    /// Puts zeros on top; returns their offset. Many of them take no space until they are written to.
+    /// Puts zeros on top; returns the offset of the first one. More than 1 MiB of zeros take no
+    /// space on disk until they are written to.
     ///
     /// # Errors
-    /// [`TooLong`](crate::Error::TooLong), and those above.
+    /// [`TooLong`](crate::Error::TooLong), and as above.
     pub fn extend(&self, zeros: u64) -> Result<u64> {
         self.change(|edit| edit.extend(zeros).map(|at| Changed::when(zeros > 0, at)))
     }
@@ -147,12 +181,13 @@ impl Stack {
     /// Takes the last bytes off and returns them. They may come from several pushes.
     ///
     /// # Errors
-    /// [`OutOfRange`](crate::Error::OutOfRange) when there are fewer, and those above.
+    /// [`TooShort`](crate::Error::TooShort) if the stack holds fewer bytes, and as above.
     pub fn pop(&self, bytes: u64) -> Result<Vec<u8>> {
         self.change(|edit| edit.pop(bytes).map(|popped| Changed::when(bytes > 0, popped)))
     }
 
-    /// Takes the last `buf.len()` bytes off and copies them into `buf`. After an error the contents of `buf` mean nothing.
+    /// Takes the last `buf.len()` bytes off and copies them into `buf`. After an error `buf` may
+    /// hold any bytes.
     ///
     /// # Errors
     /// As [`pop`](Self::pop).
@@ -168,27 +203,27 @@ impl Stack {
         self.change(|edit| edit.discard(bytes).map(|()| Changed::when(bytes > 0, ())))
     }
 
-    /// Writes bytes over others; the length stays.
+    /// Overwrites the bytes at `offset`; the length stays.
     ///
     /// # Errors
-    /// [`OutOfRange`](crate::Error::OutOfRange), and those above.
+    /// [`OutOfRange`](crate::Error::OutOfRange), and as above.
     pub fn set(&self, offset: u64, bytes: impl AsRef<[u8]>) -> Result<()> {
         let bytes = bytes.as_ref();
         self.change(|edit| edit.set(offset, bytes).map(|()| Changed::when(!bytes.is_empty(), ())))
     }
 
-    /// Writes zeros over a range; the length stays.
+    /// Overwrites a range with zeros; the length stays.
     ///
     /// # Errors
-    /// [`OutOfRange`](crate::Error::OutOfRange), and those above.
+    /// [`OutOfRange`](crate::Error::OutOfRange), and as above.
     pub fn zero(&self, range: Range<u64>) -> Result<()> {
         self.change(|edit| edit.zero(range.clone()).map(|()| Changed::when(!range.is_empty(), ())))
     }
 
-    /// Grows with zeros, or shrinks, to this length in bytes.
+    /// Grows with zeros, or shrinks, to the length `len` in bytes.
     ///
     /// # Errors
-    /// [`TooLong`](crate::Error::TooLong), and those above.
+    /// [`TooLong`](crate::Error::TooLong), and as above.
     pub fn resize(&self, len: u64) -> Result<()> {
         self.change(|edit| {
             let changed = len != edit.len();
@@ -225,8 +260,14 @@ impl Stack {
     /// Replaces the bytes at `offset` by `new` if they are `expected`; returns whether they were.
     ///
     /// # Errors
-    /// [`OutOfRange`](crate::Error::OutOfRange), [`UnequalLengths`](crate::Error::UnequalLengths), and those above.
-    pub fn compare_and_set(&self, offset: u64, expected: impl AsRef<[u8]>, new: impl AsRef<[u8]>) -> Result<bool> {
+    /// [`OutOfRange`](crate::Error::OutOfRange), [`UnequalLengths`](crate::Error::UnequalLengths),
+    /// and as above.
+    pub fn compare_and_set(
+        &self,
+        offset: u64,
+        expected: impl AsRef<[u8]>,
+        new: impl AsRef<[u8]>,
+    ) -> Result<bool> {
         let (expected, new) = (expected.as_ref(), new.as_ref());
         self.change(|edit| {
             let was = edit.compare_and_set(offset, expected, new)?;
@@ -234,15 +275,17 @@ impl Stack {
         })
     }
 
-    /// Makes several changes one: all of them take place, or none.
+    /// Makes several changes as one: all of them take place, or none.
     ///
-    /// Transactions and other operations take place one after the other: what the closure reads through the transaction does not change
-    /// under it, and is up to date, though perhaps not yet durable: if it never becomes so, the transaction is refused with it. Other threads' operations wait while the closure runs,
-    /// reading goes on. An error of the closure, or a panic, changes nothing. The closure must not wait for
-    /// another thread that writes to this stack. What a transaction changes is in memory until it is durable.
+    /// Transactions and single operations are serializable. Reads in the closure see the newest
+    /// state, including operations that are not yet durable; if one of those fails, this
+    /// transaction fails with it. While the closure runs, changes of other threads wait, and reads
+    /// do not. If the closure returns an error or panics, nothing is changed. The closure must not
+    /// wait for another thread that writes to this stack. The changes are in memory until they are
+    /// durable.
     ///
     /// # Errors
-    /// The closure's, and those above.
+    /// The closure's, and as above.
     ///
     /// # Examples
     /// ```
@@ -277,28 +320,40 @@ impl Stack {
         }
     }
 
-    /// With [`Durability::Explicit`](crate::Durability::Explicit), makes everything durable that operations have done. Otherwise there is nothing to do.
+    /// With [`Durability::Explicit`](crate::Durability::Explicit), makes all operations durable
+    /// that have returned. Otherwise they are durable already.
     ///
     /// # Errors
-    /// Those above; after one other than [`InDoubt`](crate::Error::InDoubt), operations since the last barrier have not taken place.
+    /// As above. After any error but [`InDoubt`](crate::Error::InDoubt), the operations since
+    /// the last barrier did not take place.
     pub fn sync(&self) -> Result<()> {
         self.core.sync()
     }
 
-    /// Ends the stack: everything is durable, reserved space is given back, and the file opens at once the next time.
+    /// Closes the stack. On `Ok` everything is durable, reserved space is given back, and the next
+    /// opening writes nothing but headers.
     ///
     /// # Errors
-    /// Those above. What had been durable is so in any case.
+    /// As above. The handle is closed in any case, and durable bytes stay durable.
     pub fn close(self) -> Result<()> {
         self.core.close()
     }
 }
 
-/// Reading: durable bytes, of one moment each, without waiting for a barrier.
+/// Makes nothing durable. Others may open the stack at once: readers that are left keep its file
+/// open, and so do processes that were forked.
+impl Drop for Stack {
+    fn drop(&mut self) {
+        self.core.let_go();
+    }
+}
+
+/// Reading. Each call returns durable bytes of one moment and does not wait for a barrier.
 ///
 /// # Errors
-/// All of these methods return [`OutOfRange`](crate::Error::OutOfRange) for a range that is reversed or not within the stack, [`Io`](crate::Error::Io) when
-/// the system cannot read, or there is no memory for the result, and [`Closed`](crate::Error::Closed).
+/// All of these methods return [`OutOfRange`](crate::Error::OutOfRange) for a range that is
+/// reversed or not within the stack, [`Io`](crate::Error::Io) if the system cannot read or has no
+/// memory for the result, and [`Closed`](crate::Error::Closed) after `close`.
 impl Stack {
     /// Length in bytes.
     #[must_use]
@@ -306,7 +361,7 @@ impl Stack {
         self.core.len()
     }
 
-    /// Whether there is no byte.
+    /// Whether the stack holds no byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -315,7 +370,7 @@ impl Stack {
     /// The bytes of a range, its end excluded.
     ///
     /// # Errors
-    /// Those above.
+    /// As above.
     pub fn get(&self, range: Range<u64>) -> Result<Vec<u8>> {
         self.core.view(|view| {
             let mut bytes = self.core.buffer(check_span(&range, view.len())?)?;
@@ -327,7 +382,7 @@ impl Stack {
     /// Copies the `buf.len()` bytes at `offset` into `buf`.
     ///
     /// # Errors
-    /// Those above.
+    /// As above.
     pub fn get_into(&self, offset: u64, buf: &mut [u8]) -> Result<()> {
         self.core.view(|view| view.read(offset, buf))
     }
@@ -335,7 +390,7 @@ impl Stack {
     /// The bytes of several ranges, all of the same moment.
     ///
     /// # Errors
-    /// Those above.
+    /// As above.
     pub fn get_many(&self, ranges: &[Range<u64>]) -> Result<Vec<Vec<u8>>> {
         self.core.view(|view| {
             let mut found = Vec::new();
@@ -351,44 +406,52 @@ impl Stack {
     /// The bytes from `offset` to the top.
     ///
     /// # Errors
-    /// Those above.
+    /// As above.
     pub fn peek(&self, offset: u64) -> Result<Vec<u8>> {
         self.core.view(|view| {
-            let mut bytes = self.core.buffer(check_span(&(offset..view.len()), view.len())?)?;
+            let mut bytes = self.core.buffer(check_start(offset, view.len())?)?;
             view.read(offset, &mut bytes)?;
             Ok(bytes)
         })
     }
 
-    /// Copies the bytes from `offset` on into `buf`, until it is full or the top is reached; returns how many.
+    /// Copies the bytes from `offset` into `buf`, up to the top or until `buf` is full; returns
+    /// their number.
     ///
     /// # Errors
-    /// Those above.
+    /// As above.
     pub fn peek_into(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.core.view(|view| {
-            let len = usize::try_from(check_span(&(offset..view.len()), view.len())?).unwrap_or(usize::MAX);
+            let len = usize::try_from(check_start(offset, view.len())?).unwrap_or(usize::MAX);
             let len = len.min(buf.len());
             view.read(offset, &mut buf[..len])?;
             Ok(len)
         })
     }
 
-    /// A reader from the bottom.
+    /// A reader that starts at the bottom.
     #[must_use]
     pub fn reader(&self) -> StackReader {
         self.reader_at(0)
     }
 
-    /// A reader from `offset`, which may lie behind the top.
+    /// A reader that starts at `offset`, which may be beyond the top.
     #[must_use]
     pub fn reader_at(&self, offset: u64) -> StackReader {
         StackReader::new(self.core.clone(), offset)
     }
 
-    /// How small commits reach the medium now; larger ones go through the page cache.
+    /// How small commits reach the medium. Larger ones go through the page cache.
     #[must_use]
     pub fn backend(&self) -> Backend {
         self.core.medium.store.backend()
+    }
+
+    /// The random number of this opening, which its commits carry. No two openings have the same
+    /// one, also of copies of a file.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.core.epoch.0
     }
 
     /// Counters of this handle.
@@ -397,14 +460,15 @@ impl Stack {
         self.core.stats()
     }
 
-    /// What opening found and did.
+    /// What opening found, and what it did.
     #[must_use]
     pub fn open_report(&self) -> OpenReport {
         self.report
     }
 }
 
-/// One push for each write. Nothing is buffered here: put a [`BufWriter`](io::BufWriter) in front of it for larger pushes.
+/// Each write is one push. Nothing is buffered: put a [`BufWriter`](io::BufWriter) in front for
+/// larger pushes.
 impl io::Write for &Stack {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.push(bytes)?;

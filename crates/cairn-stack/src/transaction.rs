@@ -2,21 +2,24 @@
 
 use std::ops::Range;
 
-use crate::commit::{Core, OwnTurn, Stage};
+use crate::commit::{Core, OwnTurn};
 use crate::delta::Delta;
 use crate::edit::{Edit, merge};
 use crate::error::Result;
+use crate::stage::{Epoch, Stage};
 
-/// Changes that take place together, or not at all; see [`Stack::transaction`](crate::Stack::transaction).
+/// Changes that take place together, or not at all; see
+/// [`Stack::transaction`](crate::Stack::transaction).
 ///
-/// Its methods are those of the stack, and see what it changed itself. Ranges are checked at once, space is reserved in the end. An operation that is
-/// refused changes nothing; the closure may go on after it.
+/// Its methods are those of the stack, and see the transaction's own changes. Ranges are checked at
+/// once; space is reserved when the closure has returned. An operation that returns an error
+/// changed nothing, and the closure may continue.
 #[derive(Debug)]
 pub struct Transaction<'a> {
     core: &'a Core,
     turn: OwnTurn<'a>,
     delta: Delta,
-    epoch: u64,
+    epoch: Epoch,
 }
 
 impl<'a> Transaction<'a> {
@@ -36,12 +39,13 @@ impl<'a> Transaction<'a> {
             return core.confirm(guard);
         }
         merge(core, &mut guard, delta)?;
-        // The next writer may go on top of this one while it becomes durable.
+        // The next operation may be applied on top of this one while this one becomes durable.
         turn.end(&mut guard);
         core.finish(guard)
     }
 
-    /// Changes nothing. What the closure has seen is durable on return, or the error says why it is not.
+    /// Drops the changes. Everything that the closure read is durable on return; otherwise the
+    /// error says why not.
     pub(crate) fn give_up(self) -> Result<()> {
         let Transaction { core, turn, epoch, .. } = self;
         let mut guard = core.lock();
@@ -75,7 +79,8 @@ impl<'a> Transaction<'a> {
     /// As [`Stack::pop`](crate::Stack::pop).
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange); [`Error::Io`](crate::Error::Io) when the bytes cannot be read.
+    /// [`Error::TooShort`](crate::Error::TooShort); [`Error::Io`](crate::Error::Io) if the bytes
+    /// cannot be read.
     pub fn pop(&mut self, bytes: u64) -> Result<Vec<u8>> {
         self.edit(|edit| edit.pop(bytes))
     }
@@ -91,7 +96,7 @@ impl<'a> Transaction<'a> {
     /// As [`Stack::discard`](crate::Stack::discard).
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange).
+    /// [`Error::TooShort`](crate::Error::TooShort).
     pub fn discard(&mut self, bytes: u64) -> Result<()> {
         self.edit(|edit| edit.discard(bytes))
     }
@@ -123,20 +128,28 @@ impl<'a> Transaction<'a> {
     /// As [`Stack::compare_and_set`](crate::Stack::compare_and_set).
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange), [`Error::UnequalLengths`](crate::Error::UnequalLengths); [`Error::Io`](crate::Error::Io) when the bytes cannot be read.
-    pub fn compare_and_set(&mut self, offset: u64, expected: impl AsRef<[u8]>, new: impl AsRef<[u8]>) -> Result<bool> {
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange),
+    /// [`Error::UnequalLengths`](crate::Error::UnequalLengths); [`Error::Io`](crate::Error::Io)
+    /// if the bytes cannot be read.
+    pub fn compare_and_set(
+        &mut self,
+        offset: u64,
+        expected: impl AsRef<[u8]>,
+        new: impl AsRef<[u8]>,
+    ) -> Result<bool> {
         self.edit(|edit| edit.compare_and_set(offset, expected.as_ref(), new.as_ref()))
     }
 
-    /// As [`Stack::get`](crate::Stack::get), changes of this transaction included.
+    /// As [`Stack::get`](crate::Stack::get), with the changes of this transaction.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`](crate::Error::OutOfRange); [`Error::Io`](crate::Error::Io) when the bytes cannot be read.
+    /// [`Error::OutOfRange`](crate::Error::OutOfRange); [`Error::Io`](crate::Error::Io) if the
+    /// bytes cannot be read.
     pub fn get(&mut self, range: Range<u64>) -> Result<Vec<u8>> {
         self.edit(|edit| edit.get(range))
     }
 
-    /// As [`Stack::get_into`](crate::Stack::get_into), changes of this transaction included.
+    /// As [`Stack::get_into`](crate::Stack::get_into), with the changes of this transaction.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -144,7 +157,7 @@ impl<'a> Transaction<'a> {
         self.edit(|edit| edit.read(offset, buf))
     }
 
-    /// As [`Stack::peek`](crate::Stack::peek), changes of this transaction included.
+    /// As [`Stack::peek`](crate::Stack::peek), with the changes of this transaction.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -152,7 +165,7 @@ impl<'a> Transaction<'a> {
         self.edit(|edit| edit.get(offset..edit.len()))
     }
 
-    /// Length in bytes, changes of this transaction included.
+    /// Length in bytes, with the changes of this transaction.
     #[must_use]
     pub fn len(&self) -> u64 {
         self.delta.len()
@@ -165,8 +178,9 @@ impl<'a> Transaction<'a> {
     }
 }
 
-/// What the transaction lies on was refused or is in doubt: so is everything above.
-fn check(stage: &Stage, epoch: u64) -> Result<()> {
+/// Fails if a round below the transaction was refused or stopped: the transaction's changes were
+/// made on top of it.
+fn check(stage: &Stage, epoch: Epoch) -> Result<()> {
     stage.check_stopped()?;
     match &stage.refused {
         Some(error) if stage.epoch != epoch => Err(error.clone()),

@@ -1,14 +1,15 @@
-//! Reading: one moment of the stack, as if its layers were one.
+//! Reading: the stack at one moment, all layers taken together.
 
 use std::sync::atomic::Ordering;
 
 use crate::commit::Core;
 use crate::delta::Delta;
 use crate::disk::Durable;
-use crate::edit::check_range;
 use crate::error::{Error, Result};
+use crate::format::PayloadOffset;
+use crate::range::check_range;
 
-/// One moment of the stack.
+/// The stack at one moment.
 pub(crate) struct View<'a> {
     core: &'a Core,
     durable: &'a Durable,
@@ -27,25 +28,34 @@ impl View<'_> {
 }
 
 impl Core {
-    /// Length as readers see it.
+    /// The length that readers see.
     pub(crate) fn len(&self) -> u64 {
         if self.is_explicit() { self.lock().open.len() } else { self.durable().len }
     }
 
-    /// Reads a range below the length of the uppermost layer, as if the layers were one.
-    pub(crate) fn read_layers(&self, durable: &Durable, layers: &[&Delta], offset: u64, buf: &mut [u8]) -> Result<()> {
+    /// Reads a range below the length of the uppermost layer, all layers taken together.
+    pub(crate) fn read_layers(
+        &self,
+        durable: &Durable,
+        layers: &[&Delta],
+        offset: u64,
+        buf: &mut [u8],
+    ) -> Result<()> {
         let visible = layers.iter().map(|layer| layer.kept()).fold(durable.len, u64::min);
-        let below = usize::try_from(visible.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
-        self.medium.read(offset, &mut buf[..below])?;
+        let below =
+            usize::try_from(visible.saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+        self.medium.read(PayloadOffset(offset), &mut buf[..below])?;
         durable.in_place.read(offset, &mut buf[..below]);
         layers.iter().for_each(|layer| layer.overlay().read(offset, buf));
         Ok(())
     }
 
-    /// Reads as much as there is at `offset`.
+    /// Reads the bytes at `offset` until `buf` is full or the stack ends; returns their number.
     pub(crate) fn read_some(&self, offset: u64, buf: &mut [u8]) -> Result<usize> {
         self.view(|view| {
-            let len = usize::try_from(view.len().saturating_sub(offset)).unwrap_or(usize::MAX).min(buf.len());
+            let len = usize::try_from(view.len().saturating_sub(offset))
+                .unwrap_or(usize::MAX)
+                .min(buf.len());
             if len > 0 {
                 view.read(offset, &mut buf[..len])?;
             }
@@ -53,7 +63,7 @@ impl Core {
         })
     }
 
-    /// Looks at one moment of the stack, as readers see it.
+    /// Calls `look` with the stack that readers see at this moment.
     pub(crate) fn view<T>(&self, look: impl FnOnce(View<'_>) -> Result<T>) -> Result<T> {
         if self.is_explicit() {
             let guard = self.lock();

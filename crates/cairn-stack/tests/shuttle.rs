@@ -1,29 +1,35 @@
 //! guards: L01 L02 L09 L35 L36 L37
 //!
-//! The whole stack under shuttle: writers, transactions, readers and a closer on the simulated file system, in thousands of random
-//! schedules; then power cuts at points of what they did. Nobody hangs, nobody is told what is not so.
+//! The whole stack under shuttle: writers, transactions, readers and a closer on the simulated file
+//! system, in thousands of random schedules; then power cuts at points of what they did. No thread
+//! hangs, and no call returns a result that is not so.
 //!
 //! ```sh
-//! RUSTFLAGS="--cfg cairn_shuttle" cargo test --release -p cairn-stack --test shuttle -- --nocapture
+//! export RUSTFLAGS="--cfg cairn_shuttle"
+//! cargo test --release -p cairn-stack --test shuttle -- --nocapture
 //! ```
 #![cfg(cairn_shuttle)]
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, clippy::print_stdout, reason = "a test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    clippy::print_stdout,
+    reason = "a test"
+)]
 
-use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
 
-use cairn_io::{Access, Backend, File, Fs};
+use cairn_io::{Backend, File, Layer, Layered, Stat, Through};
 use cairn_sim::{Call, CrashExplorer, Errno, FaultPlan, SimFs};
 use cairn_stack::{Durability, Error, Stack};
 use shuttle::thread;
 
-/// A machine whose every call lets other threads run before and after it, so that barriers and writes are no single steps.
-#[derive(Clone, Debug)]
-struct Interrupted(SimFs);
+/// Every call lets other threads run before and after it, so that barriers and writes are no single
+/// steps.
+#[derive(Debug)]
+struct Interrupted;
 
 #[derive(Debug)]
 struct InterruptedFile(Arc<dyn File>);
@@ -35,40 +41,13 @@ fn interrupted<T>(call: impl FnOnce() -> T) -> T {
     result
 }
 
-fn wrapped(file: io::Result<Arc<dyn File>>) -> io::Result<Arc<dyn File>> {
-    file.map(|file| Arc::new(InterruptedFile(file)) as Arc<dyn File>)
-}
-
-impl Fs for Interrupted {
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        wrapped(self.0.open(path, access))
+impl Layer for Interrupted {
+    fn file(&self, _: Through, _: &Path, file: Arc<dyn File>) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(InterruptedFile(file)))
     }
-    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        wrapped(self.0.open_direct(path))
-    }
-    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        wrapped(self.0.create_new(path))
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.0.create_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.0.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.0.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        self.0.list(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.0.sync_dir(dir)
-    }
-    fn now(&self) -> SystemTime {
-        self.0.now()
-    }
-    fn random(&self) -> io::Result<[u8; 16]> {
-        self.0.random()
+    /// There may be threads besides the test's.
+    fn background(&self, _: bool) -> bool {
+        true
     }
 }
 
@@ -100,6 +79,15 @@ impl File for InterruptedFile {
     fn try_lock(&self) -> io::Result<bool> {
         self.0.try_lock()
     }
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+    fn stat(&self) -> io::Result<Stat> {
+        self.0.stat()
+    }
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        self.0.data_from(offset)
+    }
 }
 
 fn open(sim: &SimFs) -> cairn_stack::Result<Stack> {
@@ -109,17 +97,24 @@ fn open(sim: &SimFs) -> cairn_stack::Result<Stack> {
 /// With direct writes, there is space ahead, so that small commits need nothing else.
 fn open_with(sim: &SimFs, durability: Durability, direct: bool) -> cairn_stack::Result<Stack> {
     let options = Stack::options().reserve(if direct { 4096 } else { 0 }).direct_io(direct);
-    options.durability(durability).fs(Arc::new(Interrupted(sim.clone()))).open("/stack")
+    options
+        .durability(durability)
+        .fs(Arc::new(Layered::new(Arc::new(sim.clone()), Interrupted)))
+        .open("/stack")
 }
 
 fn explore(name: &str, schedules: usize, test: impl Fn(&AtomicU64) + Send + Sync + 'static) {
     let states = Arc::new(AtomicU64::new(0));
     let counted = states.clone();
     shuttle::check_random(move || test(&counted), schedules);
-    println!("shuttle: {name}: {schedules} schedules, {} crash states after them", states.load(Ordering::Relaxed));
+    println!(
+        "shuttle: {name}: {schedules} schedules, {} crash states after them",
+        states.load(Ordering::Relaxed)
+    );
 }
 
-/// Items pushed: each a byte that says how many follow, and as many of a kind. They are whole in every state.
+/// Items pushed: each a byte that says how many follow, and as many of a kind. They are whole in
+/// every state.
 fn items(bytes: &[u8]) -> Vec<u8> {
     let mut kinds = Vec::new();
     let mut rest = bytes;
@@ -137,7 +132,7 @@ fn item(kind: u8) -> Vec<u8> {
     [&[100 + kind][..], &vec![kind; 100 + usize::from(kind)]].concat()
 }
 
-/// What was pushed when it was acknowledged.
+/// The pushes that were acknowledged, and when.
 type Told = Arc<Mutex<Vec<(usize, u8)>>>;
 
 /// Every item acknowledged by `point` is there once, and items are whole, behind `bottom` bytes.
@@ -175,63 +170,67 @@ fn pushes_transactions_and_readers() {
 }
 
 fn pushes_transactions_and_a_reader(direct: bool) {
-    explore(&format!("two pushers, a transaction, a reader, direct {direct}"), 3000, move |states| {
-        let sim = SimFs::new();
-        let stack = Arc::new(open_with(&sim, Durability::Operation, direct).unwrap());
-        // Two counters that change together, below the items.
-        stack.push([0; 16]).unwrap();
-        let told = Told::default();
-        let mut threads = Vec::new();
-        for pusher in 0..2u8 {
-            let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
-            threads.push(thread::spawn(move || {
-                for n in 0..2u8 {
-                    let kind = 1 + pusher * 2 + n;
-                    let at = stack.push(item(kind)).unwrap();
-                    told.lock().unwrap().push((sim.op_count(), kind));
-                    assert_eq!(stack.get(at..at + 2).unwrap(), [100 + kind, kind]);
+    explore(
+        &format!("two pushers, a transaction, a reader, direct {direct}"),
+        3000,
+        move |states| {
+            let sim = SimFs::new();
+            let stack = Arc::new(open_with(&sim, Durability::Operation, direct).unwrap());
+            // Two counters that change together, below the items.
+            stack.push([0; 16]).unwrap();
+            let told = Told::default();
+            let mut threads = Vec::new();
+            for pusher in 0..2u8 {
+                let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
+                threads.push(thread::spawn(move || {
+                    for n in 0..2u8 {
+                        let kind = 1 + pusher * 2 + n;
+                        let at = stack.push(item(kind)).unwrap();
+                        told.lock().unwrap().push((sim.op_count(), kind));
+                        assert_eq!(stack.get(at..at + 2).unwrap(), [100 + kind, kind]);
+                    }
+                }));
+            }
+            threads.push(thread::spawn({
+                let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
+                move || {
+                    for n in 1..3u8 {
+                        let kind = 10 + n;
+                        stack
+                            .transaction(|tx| {
+                                tx.set(0, [n; 8])?;
+                                tx.push(item(kind))?;
+                                tx.set(8, [n; 8])
+                            })
+                            .unwrap();
+                        told.lock().unwrap().push((sim.op_count(), kind));
+                    }
                 }
             }));
-        }
-        threads.push(thread::spawn({
-            let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
-            move || {
-                for n in 1..3u8 {
-                    let kind = 10 + n;
-                    stack
-                        .transaction(|tx| {
-                            tx.set(0, [n; 8])?;
-                            tx.push(item(kind))?;
-                            tx.set(8, [n; 8])
-                        })
-                        .unwrap();
-                    told.lock().unwrap().push((sim.op_count(), kind));
+            threads.push(thread::spawn({
+                let stack = stack.clone();
+                move || {
+                    let mut len = 0;
+                    for _ in 0..4 {
+                        let all = stack.peek(0).unwrap();
+                        assert!(all.len() >= len, "nothing that was read is taken back");
+                        len = all.len();
+                        assert_eq!(all[..8], all[8..16], "counters are seen together");
+                        items(&all[16..]);
+                        thread::yield_now();
+                    }
                 }
-            }
-        }));
-        threads.push(thread::spawn({
-            let stack = stack.clone();
-            move || {
-                let mut len = 0;
-                for _ in 0..4 {
-                    let all = stack.peek(0).unwrap();
-                    assert!(all.len() >= len, "nothing that was read is taken back");
-                    len = all.len();
-                    assert_eq!(all[..8], all[8..16], "counters are seen together");
-                    items(&all[16..]);
-                    thread::yield_now();
-                }
-            }
-        }));
-        threads.into_iter().for_each(|t| t.join().unwrap());
-        assert_eq!(items(&stack.peek(16).unwrap()).len(), 6);
-        cut_power(&told, &sim, 16, states);
-        Arc::into_inner(stack).unwrap().close().unwrap();
-        assert_eq!(
-            open(&sim).unwrap().len(),
-            16 + told.lock().unwrap().iter().map(|(_, k)| 101 + u64::from(*k)).sum::<u64>()
-        );
-    });
+            }));
+            threads.into_iter().for_each(|t| t.join().unwrap());
+            assert_eq!(items(&stack.peek(16).unwrap()).len(), 6);
+            cut_power(&told, &sim, 16, states);
+            Arc::into_inner(stack).unwrap().close().unwrap();
+            assert_eq!(
+                open(&sim).unwrap().len(),
+                16 + told.lock().unwrap().iter().map(|(_, k)| 101 + u64::from(*k)).sum::<u64>()
+            );
+        },
+    );
 }
 
 #[test]
@@ -279,8 +278,13 @@ fn a_failed_barrier_leaves_nobody_waiting_and_nobody_believing() {
                             let kind = 1 + pusher * 2 + n;
                             match stack.push(item(kind)) {
                                 Ok(_) => told.lock().unwrap().push((sim.op_count(), kind)),
-                                // `Io`: the store refused to reserve space, a moment before the stack knew.
-                                Err(Error::InDoubt { .. } | Error::Poisoned { .. } | Error::Io { .. }) => {}
+                                // `Io`: the store refused to reserve space, a moment before the
+                                // stack knew.
+                                Err(
+                                    Error::InDoubt { .. }
+                                    | Error::Poisoned { .. }
+                                    | Error::Io { .. },
+                                ) => {}
                                 Err(other) => panic!("{other:?}"),
                             }
                         }
@@ -289,54 +293,70 @@ fn a_failed_barrier_leaves_nobody_waiting_and_nobody_believing() {
                 .collect();
             threads.into_iter().for_each(|t| t.join().unwrap());
             let kinds = items(&stack.peek(0).unwrap());
-            assert_eq!(kinds.len(), told.lock().unwrap().len(), "readers see what was acknowledged");
+            assert_eq!(
+                kinds.len(),
+                told.lock().unwrap().len(),
+                "readers see what was acknowledged"
+            );
             drop(stack);
             cut_power(&told, &sim, 0, states);
         });
     }
 }
 
-/// A write that fails refuses its round and what lies on top of it, and the next ones go on.
+/// A failed write refuses its round and the rounds on top of it. Later rounds succeed.
 #[test]
 fn a_refused_round_takes_with_it_what_lies_on_top() {
     for nth in 0..4 {
-        explore(&format!("a transaction and two pushers, write {nth} fails"), 1000, move |states| {
-            let sim = SimFs::new();
-            let stack = Arc::new(open(&sim).unwrap());
-            stack.push([0; 16]).unwrap();
-            let told = Told::default();
-            sim.set_faults(FaultPlan::new().fail(Call::Write, nth, Errno::Enospc));
-            let push = |kind: u8| {
-                let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
-                move || match stack.push(item(kind)) {
-                    Ok(_) => told.lock().unwrap().push((sim.op_count(), kind)),
-                    Err(Error::Full { .. } | Error::InDoubt { .. } | Error::Poisoned { .. }) => {}
-                    Err(other) => panic!("{other:?}"),
-                }
-            };
-            let mut threads = vec![thread::spawn(push(1)), thread::spawn(push(2))];
-            threads.push(thread::spawn({
-                let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
-                move || {
-                    let result = stack.transaction(|tx| {
-                        tx.set(0, [7; 16])?;
-                        thread::yield_now();
-                        tx.push(item(3))
-                    });
-                    match result {
-                        Ok(_) => told.lock().unwrap().push((sim.op_count(), 3)),
-                        Err(Error::Full { .. } | Error::InDoubt { .. } | Error::Poisoned { .. }) => {}
+        explore(
+            &format!("a transaction and two pushers, write {nth} fails"),
+            1000,
+            move |states| {
+                let sim = SimFs::new();
+                let stack = Arc::new(open(&sim).unwrap());
+                stack.push([0; 16]).unwrap();
+                let told = Told::default();
+                sim.set_faults(FaultPlan::new().fail(Call::Write, nth, Errno::Enospc));
+                let push = |kind: u8| {
+                    let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
+                    move || match stack.push(item(kind)) {
+                        Ok(_) => told.lock().unwrap().push((sim.op_count(), kind)),
+                        Err(
+                            Error::Full { .. } | Error::InDoubt { .. } | Error::Poisoned { .. },
+                        ) => {}
                         Err(other) => panic!("{other:?}"),
                     }
-                }
-            }));
-            threads.into_iter().for_each(|t| t.join().unwrap());
-            let kinds = items(&stack.peek(16).unwrap());
-            assert_eq!(kinds.len(), told.lock().unwrap().len(), "what was refused is not there");
-            assert_eq!(stack.get(0..1).unwrap() == [7], kinds.contains(&3));
-            drop(stack);
-            cut_power(&told, &sim, 16, states);
-        });
+                };
+                let mut threads = vec![thread::spawn(push(1)), thread::spawn(push(2))];
+                threads.push(thread::spawn({
+                    let (stack, sim, told) = (stack.clone(), sim.clone(), told.clone());
+                    move || {
+                        let result = stack.transaction(|tx| {
+                            tx.set(0, [7; 16])?;
+                            thread::yield_now();
+                            tx.push(item(3))
+                        });
+                        match result {
+                            Ok(_) => told.lock().unwrap().push((sim.op_count(), 3)),
+                            Err(
+                                Error::Full { .. } | Error::InDoubt { .. } | Error::Poisoned { .. },
+                            ) => {}
+                            Err(other) => panic!("{other:?}"),
+                        }
+                    }
+                }));
+                threads.into_iter().for_each(|t| t.join().unwrap());
+                let kinds = items(&stack.peek(16).unwrap());
+                assert_eq!(
+                    kinds.len(),
+                    told.lock().unwrap().len(),
+                    "what was refused is not there"
+                );
+                assert_eq!(stack.get(0..1).unwrap() == [7], kinds.contains(&3));
+                drop(stack);
+                cut_power(&told, &sim, 16, states);
+            },
+        );
     }
 }
 

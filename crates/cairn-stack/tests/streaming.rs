@@ -1,4 +1,5 @@
-//! More than memory goes through a stack piece by piece. In a process of its own, because memory is measured by process.
+//! More than memory goes through a stack piece by piece. In a process of its own, because memory is
+//! measured by process.
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test")]
 

@@ -1,4 +1,5 @@
-//! One thread, one direct synchronous write per record, padded to a block. With more threads: one after the other.
+//! One thread, one direct synchronous write per record, padded to a block. With more threads: one
+//! after the other.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -17,7 +18,10 @@ pub(crate) struct Alone {
 impl Alone {
     /// Opens it over a fresh file.
     pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
-        Ok(Box::new(Alone { ring: Ring::create(setup, Way::Direct)?, buffer: Mutex::new(AlignedBuf::new(GROUP)) }))
+        Ok(Box::new(Alone {
+            ring: Ring::create(setup, Way::Direct)?,
+            buffer: Mutex::new(AlignedBuf::new(GROUP)),
+        }))
     }
 
     fn write(&self, records: &[&[u8]]) -> Result<()> {

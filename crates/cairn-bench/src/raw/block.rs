@@ -1,4 +1,5 @@
-//! One write of 4 KiB, or as many as the change needs, and one barrier per change: what a stack that keeps all its promises with one barrier is measured against.
+//! One write of 4 KiB, or as many as the change needs, and one barrier per change: what a stack
+//! that keeps all its promises with one barrier is measured against.
 
 use std::sync::{Mutex, PoisonError};
 

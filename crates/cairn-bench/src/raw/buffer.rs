@@ -28,7 +28,10 @@ impl MutexBuffer {
     pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
         let file = File::create_new(setup.dir.join("buffer")).context("creating the file")?;
         let capacity = CAPACITY.max(frame::frame_len(setup.size));
-        Ok(Box::new(MutexBuffer { file, state: Mutex::new(State { buffer: AlignedBuf::new(capacity), position: 0 }) }))
+        Ok(Box::new(MutexBuffer {
+            file,
+            state: Mutex::new(State { buffer: AlignedBuf::new(capacity), position: 0 }),
+        }))
     }
 
     fn write_out(&self, state: &mut State) -> Result<()> {

@@ -17,7 +17,8 @@ use crate::subject::Setup;
 /// What groups are aligned to: memory, offset and length.
 pub(crate) const BLOCK: usize = 4096;
 
-/// What the parts of a direct write are aligned to. Devices with larger logical sectors refuse, and then the loop does not open.
+/// What the parts of a direct write are aligned to. Devices with larger logical sectors refuse, and
+/// then the loop does not open.
 pub(crate) const SECTOR: usize = 512;
 
 /// Length of the file that is written round and round.
@@ -56,7 +57,11 @@ impl AlignedBuf {
     /// Appends `len` bytes to be overwritten by the caller.
     #[inline]
     pub(crate) fn extend(&mut self, len: usize) -> Result<&mut [u8]> {
-        ensure!(len <= self.room(), "{len} bytes do not fit into a buffer with room for {}", self.room());
+        ensure!(
+            len <= self.room(),
+            "{len} bytes do not fit into a buffer with room for {}",
+            self.room()
+        );
         let at = self.start + self.len;
         self.len += len;
         Ok(&mut self.bytes[at..at + len])
@@ -85,17 +90,29 @@ impl AlignedBuf {
     }
 }
 
-/// Creates a file of `len` zeros that are really on the device, opened for direct writes each of which is a barrier.
+/// Creates a file of `len` zeros that are really on the device, opened for direct writes each of
+/// which is a barrier.
 pub(crate) fn open_direct(path: &Path, len: u64) -> Result<File> {
     create(path, len)?;
-    // Not rustix's OFlags: its DSYNC is O_SYNC on Linux, and every write would sync the inode's times as well.
+    // Not rustix's OFlags: its DSYNC is O_SYNC on Linux, and every write would sync the inode's
+    // times as well.
     let flags = libc::O_DIRECT | libc::O_DSYNC;
-    File::options().read(true).write(true).custom_flags(flags).open(path).context("open with O_DIRECT|O_DSYNC")
+    File::options()
+        .read(true)
+        .write(true)
+        .custom_flags(flags)
+        .open(path)
+        .context("open with O_DIRECT|O_DSYNC")
 }
 
 /// Creates a file of `len` zeros that are really on the device, and in the page cache.
 fn create(path: &Path, len: u64) -> Result<File> {
-    let file = File::options().read(true).write(true).create_new(true).open(path).context("creating the file")?;
+    let file = File::options()
+        .read(true)
+        .write(true)
+        .create_new(true)
+        .open(path)
+        .context("creating the file")?;
     let zeros = vec![0; 1 << 20];
     let mut at = 0;
     while at < len {
@@ -130,11 +147,13 @@ pub(crate) enum Way {
     Buffered,
     /// One `pwrite` with O_DIRECT|O_DSYNC of whole blocks.
     Direct,
-    /// No I/O: the processor is given away once, so that others can join the next group as they would during a write.
+    /// No I/O: the processor is given away once, so that others can join the next group as they
+    /// would during a write.
     Nowhere,
 }
 
-/// The file and where the next group goes. Groups that are written at the same time have blocks of their own.
+/// The file and where the next group goes. Groups that are written at the same time have blocks of
+/// their own.
 #[derive(Debug)]
 pub(crate) struct Ring {
     file: File,
@@ -153,7 +172,13 @@ impl Ring {
             Way::Direct => open_direct(&path, RING)?,
             Way::Nowhere => File::open("/dev/null").context("/dev/null")?,
         };
-        Ok(Ring { file, way, position: AtomicU64::new(0), barriers: AtomicU64::new(0), latency: setup.barrier_latency })
+        Ok(Ring {
+            file,
+            way,
+            position: AtomicU64::new(0),
+            barriers: AtomicU64::new(0),
+            latency: setup.barrier_latency,
+        })
     }
 
     /// Makes what `buffer` holds durable and empties it.
@@ -163,21 +188,31 @@ impl Ring {
         Ok(())
     }
 
-    /// Makes what `buffer` and `more` hold durable, with one write. What is in `more` is of whole [`SECTOR`]s.
-    pub(crate) fn write_all(&self, buffer: &mut AlignedBuf, more: &[MutexGuard<'_, AlignedBuf>]) -> Result<()> {
+    /// Makes what `buffer` and `more` hold durable, with one write. What is in `more` is of whole
+    /// [`SECTOR`]s.
+    pub(crate) fn write_all(
+        &self,
+        buffer: &mut AlignedBuf,
+        more: &[MutexGuard<'_, AlignedBuf>],
+    ) -> Result<()> {
         if self.way == Way::Direct {
             buffer.pad(BLOCK);
         }
-        let len = (buffer.len + more.iter().map(|b| b.len).sum::<usize>()).next_multiple_of(BLOCK) as u64;
+        let len =
+            (buffer.len + more.iter().map(|b| b.len).sum::<usize>()).next_multiple_of(BLOCK) as u64;
         let place = |at: u64| if at + len > RING { 0 } else { at };
-        let before = self.position.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(place(at) + len));
+        let before = self
+            .position
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |at| Some(place(at) + len));
         let at = before.map_or(0, place);
         match self.way {
             Way::Nowhere => std::thread::yield_now(),
             _ if more.is_empty() => write_all_at(&self.file, buffer.filled(), at)?,
             _ => {
-                let slices = std::iter::once(buffer.filled()).chain(more.iter().map(|b| b.filled()));
-                let mut slices: Vec<_> = slices.filter(|s| !s.is_empty()).map(IoSlice::new).collect();
+                let slices =
+                    std::iter::once(buffer.filled()).chain(more.iter().map(|b| b.filled()));
+                let mut slices: Vec<_> =
+                    slices.filter(|s| !s.is_empty()).map(IoSlice::new).collect();
                 write_slices_at(&self.file, &mut slices, at)?;
             }
         }
@@ -220,7 +255,8 @@ fn write_slices_at(file: &File, mut slices: &mut [IoSlice<'_>], mut offset: u64)
     Ok(())
 }
 
-/// Ends the process: a loop has nobody to tell its followers that a write failed, and they would sleep for ever.
+/// Ends the process: a loop has nobody to tell its followers that a write failed, and they would
+/// sleep for ever.
 pub(crate) fn give_up(error: &anyhow::Error) -> ! {
     eprintln!("the loop cannot go on: {error:#}");
     std::process::exit(1)

@@ -1,4 +1,5 @@
-//! Frames as large as ours and with the same work in them: CRC-32C, length, payload, padding to eight bytes.
+//! Frames as large as ours and with the same work in them: CRC-32C, length, payload, padding to
+//! eight bytes.
 
 use anyhow::Result;
 

@@ -1,15 +1,18 @@
 //! Group commit with one futex word per generation: the bar that the log is measured against.
 //!
-//! Writers copy their frames into the open generation's buffer under a short lock, or, when they have much, into buffers of their own outside
-//! of it. A leader seals the generation and writes it with one direct, synchronous write. Everybody else sleeps on the word of their generation.
-//! When a flush ends, one sleeper of the open generation is told to go on, and then everybody of the flushed generation is woken by one call.
-//! Nobody takes a lock on the way out.
+//! Writers copy their frames into the open generation's buffer under a short lock, or, when they
+//! have much, into buffers of their own outside of it. A leader seals the generation and writes it
+//! with one direct, synchronous write. Everybody else sleeps on the word of their generation. When
+//! a flush ends, one sleeper of the open generation is told to go on, and then everybody of the
+//! flushed generation is woken by one call. Nobody takes a lock on the way out.
 //!
-//! *Gather*: the writers that were just woken come back with their next record a little too late for a leader that starts at once, and
-//! every flush would carry half of them. So the generation stays open until they are back. The last one to come leads, at once and awake; another
-//! one sleeps with a time limit of half of what a flush takes, and leads when somebody does not come.
+//! *Gather*: the writers that were just woken come back with their next record a little too late
+//! for a leader that starts at once, and every flush would carry half of them. So the generation
+//! stays open until they are back. The last one to come leads, at once and awake; another one
+//! sleeps with a time limit of half of what a flush takes, and leads when somebody does not come.
 //!
-//! *Two at once* is an experiment: a second generation may be written while the first one is. Its writers are told when both are on the device.
+//! *Two at once* is an experiment: a second generation may be written while the first one is. Its
+//! writers are told when both are on the device.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -37,20 +40,24 @@ const TAKEN: u32 = 3;
 /// It is on the device.
 const DURABLE: u32 = 4;
 
-/// Words; a sleeper that wakes up after as many generations finds another number in its word and knows.
+/// Words; a sleeper that wakes up after as many generations finds another number in its word and
+/// knows.
 const WORDS: usize = 8;
 
-/// Writers are waited for at most this part of the time that a flush takes. A quarter is not worse where a flush takes 25 µs or 1 ms;
-/// a half is better with 64 threads where one takes 130 µs.
+/// Writers are waited for at most this part of the time that a flush takes. A quarter is not worse
+/// where a flush takes 25 µs or 1 ms; a half is better with 64 threads where one takes 130 µs.
 const GATHER_SHARE: u32 = 2;
 
-/// A limit shorter than this is spent in `sched_yield`: going to sleep and coming back may take as long on a processor that falls idle.
+/// A limit shorter than this is spent in `sched_yield`: going to sleep and coming back may take as
+/// long on a processor that falls idle.
 const NAP: Duration = Duration::from_micros(150);
 
-/// A group of this many bytes waits for nobody: its write takes long because of them, and the writers copy their next records meanwhile.
+/// A group of this many bytes waits for nobody: its write takes long because of them, and the
+/// writers copy their next records meanwhile.
 const GATHERED: usize = 256 << 10;
 
-/// A commit of at least this many bytes is copied outside of the lock, into a buffer of its writer, and the leader writes it from there.
+/// A commit of at least this many bytes is copied outside of the lock, into a buffer of its writer,
+/// and the leader writes it from there.
 const OWN_BUFFER: usize = 4096;
 
 /// A futex word on cache lines of its own.
@@ -77,7 +84,8 @@ struct State {
     joined: u32,
     /// Their bytes.
     bytes: usize,
-    /// Writers that are expected in it: those woken by the last flush and those that were in it then.
+    /// Writers that are expected in it: those woken by the last flush and those that were in it
+    /// then.
     expected: u32,
     group: Group,
     /// What is not open and not being written.
@@ -86,7 +94,8 @@ struct State {
     flights: usize,
     /// The first generation that is not on the device, or one before it is not.
     durable: u32,
-    /// Writers of the generations that are on the device, from `durable` on, by number modulo [`WORDS`].
+    /// Writers of the generations that are on the device, from `durable` on, by number modulo
+    /// [`WORDS`].
     landed: [Option<u32>; WORDS],
     /// Moving average of what a flush takes.
     flush: Duration,
@@ -190,7 +199,10 @@ impl FutexLoop {
     fn join(&self, state: MutexGuard<'_, State>, bytes: usize) -> Result<()> {
         let generation = state.generation;
         self.take_part(state, bytes)?;
-        debug_assert!(self.lock().durable > generation, "an earlier generation is still being written");
+        debug_assert!(
+            self.lock().durable > generation,
+            "an earlier generation is still being written"
+        );
         Ok(())
     }
 
@@ -226,7 +238,8 @@ impl FutexLoop {
             if is_durable(seen, generation) {
                 return Ok(());
             }
-            let wanted = seen == value(generation, LEADER_WANTED) || seen == value(generation, WATCHER_WANTED);
+            let wanted = seen == value(generation, LEADER_WANTED)
+                || seen == value(generation, WATCHER_WANTED);
             if !wanted {
                 wait(word, seen, None)?;
                 continue;
@@ -329,7 +342,8 @@ impl FutexLoop {
             state.expected = writers + state.joined;
         }
         if let Some(wanted) = wanted {
-            // Under the lock: who completes the generation now must not find its word changed afterwards.
+            // Under the lock: who completes the generation now must not find its word changed
+            // afterwards.
             self.word(open).store(value(open, wanted), Ordering::Release);
         }
         drop(state);
@@ -345,7 +359,11 @@ impl FutexLoop {
 
     fn write(&self, group: &mut Group) -> Result<()> {
         {
-            let large: Vec<_> = group.large.iter().map(|b| b.lock().unwrap_or_else(PoisonError::into_inner)).collect();
+            let large: Vec<_> = group
+                .large
+                .iter()
+                .map(|b| b.lock().unwrap_or_else(PoisonError::into_inner))
+                .collect();
             self.ring.write_all(&mut group.buffer, &large)?;
         }
         group.large.clear();
@@ -365,7 +383,8 @@ fn is_durable(seen: u32, generation: u32) -> bool {
 
 /// Sleeps while the word is `seen`, at most as long as given; may return early.
 fn wait(word: &AtomicU32, seen: u32, limit: Option<Duration>) -> Result<()> {
-    let limit = limit.map(|l| Timespec { tv_sec: l.as_secs() as _, tv_nsec: l.subsec_nanos().into() });
+    let limit =
+        limit.map(|l| Timespec { tv_sec: l.as_secs() as _, tv_nsec: l.subsec_nanos().into() });
     match futex::wait(word, Flags::PRIVATE, seen, limit.as_ref()) {
         Ok(()) | Err(Errno::AGAIN | Errno::INTR | Errno::TIMEDOUT) => Ok(()),
         Err(error) => Err(error.into()),
@@ -379,7 +398,11 @@ fn wake(word: &AtomicU32, sleepers: u32) -> Result<()> {
 
 impl Subject for FutexLoop {
     fn writer(&self, _thread: usize) -> Result<Box<dyn Writer + '_>> {
-        Ok(Box::new(FutexWriter { shared: self, crcs: Vec::new(), buffer: Arc::new(Mutex::new(AlignedBuf::new(0))) }))
+        Ok(Box::new(FutexWriter {
+            shared: self,
+            crcs: Vec::new(),
+            buffer: Arc::new(Mutex::new(AlignedBuf::new(0))),
+        }))
     }
 
     fn pipeline(&self) -> Result<Box<dyn Pipeline + '_>> {
@@ -439,7 +462,8 @@ mod tests {
     use super::*;
     use crate::cell::Mode;
 
-    /// No wake-up is lost, no generation is forgotten, and none is acknowledged before an earlier one (`join` looks).
+    /// No wake-up is lost, no generation is forgotten, and none is acknowledged before an earlier
+    /// one (`join` looks).
     #[test]
     fn all_that_was_committed_is_durable_in_order() {
         for depth in [1, 2] {

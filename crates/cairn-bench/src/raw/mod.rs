@@ -1,7 +1,8 @@
 //! Hand-written loops: what is left when recovery, rotation, reading and errors are left out.
 //!
-//! They show the limit, not an alternative. All of them write frames like ours (twelve bytes of header, CRC-32C of the payload, padded to
-//! eight bytes) over and over into one file that was filled with zeros first.
+//! They show the limit, not an alternative. All of them write frames like ours (twelve bytes of
+//! header, CRC-32C of the payload, padded to eight bytes) over and over into one file that was
+//! filled with zeros first.
 
 pub(crate) mod alone;
 pub(crate) mod block;

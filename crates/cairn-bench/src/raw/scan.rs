@@ -10,7 +10,8 @@ use super::buffer::MutexBuffer;
 use super::frame::{self, HEADER};
 use crate::subject::{Seen, Setup, Subject, Writer};
 
-/// Bytes read at once: large enough for the call not to matter, small enough to stay in the second-level cache.
+/// Bytes read at once: large enough for the call not to matter, small enough to stay in the
+/// second-level cache.
 const WINDOW: usize = 256 << 10;
 
 /// Written by [`MutexBuffer`], read by a plain loop.
@@ -20,10 +21,14 @@ pub(crate) struct Scan {
 }
 
 impl Scan {
-    /// Writes a fresh file, or opens the existing one, and reads it once: what opening takes for who has to look at everything.
+    /// Writes a fresh file, or opens the existing one, and reads it once: what opening takes for
+    /// who has to look at everything.
     pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
         if setup.fresh {
-            return Ok(Box::new(Scan { written: Some(MutexBuffer::open(setup)?), file: Mutex::new(None) }));
+            return Ok(Box::new(Scan {
+                written: Some(MutexBuffer::open(setup)?),
+                file: Mutex::new(None),
+            }));
         }
         let file = File::open(setup.dir.join("buffer")).context("opening the file")?;
         let scan = Scan { written: None, file: Mutex::new(Some(file)) };

@@ -1,5 +1,5 @@
-//! Tickets over the ring: one thread appends, others write what there is, each in a write of its own, and a ticket is settled once everything
-//! up to its group is on the device.
+//! Tickets over the ring: one thread appends, others write what there is, each in a write of its
+//! own, and a ticket is settled once everything up to its group is on the device.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -152,7 +152,8 @@ mod tests {
     use crate::raw::file::Way;
     use crate::subject::Setup;
 
-    /// What is waited for is on the device, with everything before it, and everything is settled at the end.
+    /// What is waited for is on the device, with everything before it, and everything is settled at
+    /// the end.
     #[test]
     fn tickets_settle_in_order() {
         for depth in [1, 2] {

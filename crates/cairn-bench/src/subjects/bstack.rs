@@ -1,4 +1,5 @@
-//! `bstack`, as the stack it is, and as a log: a push per commit. Records are not told apart by it, so a length goes in front of each.
+//! `bstack`, as the stack it is, and as a log: a push per commit. Records are not told apart by it,
+//! so a length goes in front of each.
 
 use std::io::{BufReader, ErrorKind, Read as _};
 

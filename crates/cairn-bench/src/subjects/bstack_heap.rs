@@ -1,7 +1,11 @@
-//! `bstack`'s allocators. Without its feature `atomic` they belong to one thread at a time, take other barriers, and may lose blocks in a crash.
+//! `bstack`'s allocators. Without its feature `atomic` they belong to one thread at a time, take
+//! other barriers, and may lose blocks in a crash.
 
 use anyhow::{Result, anyhow};
-use bstack::{BStack, BStackAllocator, FirstFitBStackAllocator, SegregatedBStackAllocator, SlabBStackAllocator};
+use bstack::{
+    BStack, BStackAllocator, FirstFitBStackAllocator, SegregatedBStackAllocator,
+    SlabBStackAllocator,
+};
 
 use crate::structures::{Heap, OfHeap};
 use crate::subject::{Setup, Subject};

@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, anyhow};
 use cairn_log::{Inspection, Log, Lsn, Options, Retention, Ticket};
 
-use super::slow_fs::SlowFs;
+use super::slow_fs::slow_fs;
 use crate::subject::{Pipeline, Seen, Setup, Space, Subject, Writer};
 
-/// How often it is looked whether there are segments to be dropped. A commit that is measured never drops any.
+/// How often it is looked whether there are segments to be dropped. A commit that is measured never
+/// drops any.
 const RETAIN_EVERY: Duration = Duration::from_millis(2);
 
 /// An open log.
@@ -85,7 +86,11 @@ pub(crate) fn open_retaining(setup: &Setup) -> Result<Box<dyn Subject>> {
 
 fn options(setup: &Setup) -> Options {
     let options = Log::options().segment_size(setup.segment_bytes);
-    if setup.barrier_latency.is_zero() { options } else { options.fs(Arc::new(SlowFs::new(setup.barrier_latency))) }
+    if setup.barrier_latency.is_zero() {
+        options
+    } else {
+        options.fs(Arc::new(slow_fs(setup.barrier_latency)))
+    }
 }
 
 fn open_with(setup: &Setup, options: Options, batches: Batches) -> Result<Box<dyn Subject>> {
@@ -131,7 +136,9 @@ impl Subject for Cairn {
 
     fn space(&self) -> Result<Option<Space>> {
         let mut space = Space { records: 0, disk_bytes: 0 };
-        for segment in Inspection::open(&self.dir)?.segments().iter().filter(|segment| segment.sealed) {
+        for segment in
+            Inspection::open(&self.dir)?.segments().iter().filter(|segment| segment.sealed)
+        {
             // One that was dropped meanwhile does not count.
             if let Ok(metadata) = fs::metadata(&segment.path) {
                 space.records += segment.end_seq.0 - segment.base_seq.0;

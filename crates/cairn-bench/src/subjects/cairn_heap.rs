@@ -1,7 +1,7 @@
 //! Our heap, through its public API and nothing else.
 
 use anyhow::Result;
-use cairn_heap::{Allocator as _, Error, Heap, Policy};
+use cairn_heap::{Error, Heap, Policy, SizeClass, Slab};
 
 use super::cairn_stack;
 use crate::structures::{self, OfHeap};
@@ -12,15 +12,15 @@ const AT_ONCE: u64 = 1000;
 
 /// Blocks of one size.
 pub(crate) fn open_slab(setup: &Setup) -> Result<Box<dyn Subject>> {
-    open(setup, Policy::Slab { block_size: setup.size as u64 })
+    open(setup, Slab { block_size: setup.size as u64 })
 }
 
 /// Blocks of all sizes.
 pub(crate) fn open_size_class(setup: &Setup) -> Result<Box<dyn Subject>> {
-    open(setup, Policy::SizeClass)
+    open(setup, SizeClass)
 }
 
-fn open(setup: &Setup, policy: Policy) -> Result<Box<dyn Subject>> {
+fn open(setup: &Setup, policy: impl Policy + 'static) -> Result<Box<dyn Subject>> {
     let stack = cairn_stack::options(setup).open(setup.dir.join("heap"))?;
     OfHeap::subject(Heap::open(stack, policy)?, setup)
 }
@@ -35,7 +35,9 @@ impl structures::Heap for Heap {
         let mut blocks = Vec::new();
         while (blocks.len() as u64) < free * 2 {
             let more = AT_ONCE.min(free * 2 - blocks.len() as u64);
-            let more = self.transaction(|tx| (0..more).map(|_| tx.alloc(len)).collect::<Result<Vec<_>, Error>>())?;
+            let more = self.transaction(|tx| {
+                (0..more).map(|_| tx.alloc(len)).collect::<Result<Vec<_>, Error>>()
+            })?;
             blocks.extend(more);
         }
         // Blocks need not lie in the order in which they were given out.

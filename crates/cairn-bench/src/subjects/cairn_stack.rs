@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use cairn_stack::{Options, Stack};
 
-use super::slow_fs::SlowFs;
+use super::slow_fs::slow_fs;
 use crate::structures::{self, OfStack};
 use crate::subject::{Setup, Subject};
 
@@ -17,7 +17,11 @@ pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
 /// With the latency of the setup.
 pub(crate) fn options(setup: &Setup) -> Options {
     let options = Stack::options();
-    if setup.barrier_latency.is_zero() { options } else { options.fs(Arc::new(SlowFs::new(setup.barrier_latency))) }
+    if setup.barrier_latency.is_zero() {
+        options
+    } else {
+        options.fs(Arc::new(slow_fs(setup.barrier_latency)))
+    }
 }
 
 impl structures::Stack for Stack {

@@ -18,7 +18,8 @@ pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
     let database = Database::builder(setup.dir.join("db")).manual_journal_persist(true).open()?;
     let log = database.keyspace("log", KeyspaceCreateOptions::default)?;
     let last = log.last_key_value().map(|guard| guard.key()).transpose()?;
-    let next = last.and_then(|key| key.first_chunk().map(|b| u64::from_be_bytes(*b) + 1)).unwrap_or(0);
+    let next =
+        last.and_then(|key| key.first_chunk().map(|b| u64::from_be_bytes(*b) + 1)).unwrap_or(0);
     Ok(Box::new(Tree { database, log, next: AtomicU64::new(next) }))
 }
 

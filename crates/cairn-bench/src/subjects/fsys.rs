@@ -1,4 +1,5 @@
-//! `fsys` journals: buffered or direct, with and without the window in which a leader waits for followers.
+//! `fsys` journals: buffered or direct, with and without the window in which a leader waits for
+//! followers.
 
 use std::path::PathBuf;
 
@@ -29,7 +30,11 @@ pub(crate) fn open_buffered_window(setup: &Setup) -> Result<Box<dyn Subject>> {
 
 /// Direct, no window.
 pub(crate) fn open_direct(setup: &Setup) -> Result<Box<dyn Subject>> {
-    open(setup, JournalOptions::new().direct(true).log_buffer_kib(1024).group_commit_window(None), true)
+    open(
+        setup,
+        JournalOptions::new().direct(true).log_buffer_kib(1024).group_commit_window(None),
+        true,
+    )
 }
 
 /// Direct, the default window of 500 µs.
@@ -61,7 +66,8 @@ impl Subject for Journal {
     }
 
     fn note(&self) -> Option<String> {
-        (self.wants_direct && !self.journal.is_direct_active()).then(|| "not direct after all".to_owned())
+        (self.wants_direct && !self.journal.is_direct_active())
+            .then(|| "not direct after all".to_owned())
     }
 
     fn flush(&self) -> Result<()> {

@@ -43,10 +43,17 @@ use crate::subject::{Ability, Entry, Setup, Side, Subject};
 
 /// What every log can do.
 #[allow(dead_code, reason = "a build without peers has none but ours")]
-const LOG: &[Ability] = &[Ability::Durable, Ability::Batch, Ability::NoSync, Ability::Replay, Ability::Open];
+const LOG: &[Ability] =
+    &[Ability::Durable, Ability::Batch, Ability::NoSync, Ability::Replay, Ability::Open];
 /// The same with tickets.
-const LOG_WITH_TICKETS: &[Ability] =
-    &[Ability::Durable, Ability::Batch, Ability::Tickets, Ability::NoSync, Ability::Replay, Ability::Open];
+const LOG_WITH_TICKETS: &[Ability] = &[
+    Ability::Durable,
+    Ability::Batch,
+    Ability::Tickets,
+    Ability::NoSync,
+    Ability::Replay,
+    Ability::Open,
+];
 /// What a log can do that forgets.
 const RETAINING: &[Ability] = &[Ability::Durable, Ability::Batch, Ability::Tickets, Ability::Soak];
 /// What a group loop can do.
@@ -58,10 +65,12 @@ const BLOCK: &[Ability] = &[Ability::StackPush, Ability::StackSet];
 
 /// What a structure can do all of whose appends are durable.
 #[allow(dead_code, reason = "a build without peers has none")]
-const DURABLE_ONLY: &[Ability] = &[Ability::Durable, Ability::Batch, Ability::Replay, Ability::Open];
+const DURABLE_ONLY: &[Ability] =
+    &[Ability::Durable, Ability::Batch, Ability::Replay, Ability::Open];
 
 /// What a stack can do.
-const STACK: &[Ability] = &[Ability::StackPush, Ability::StackSet, Ability::StackGet, Ability::StackOpen];
+const STACK: &[Ability] =
+    &[Ability::StackPush, Ability::StackSet, Ability::StackGet, Ability::StackOpen];
 /// What a heap can do.
 const HEAP: &[Ability] = &[Ability::HeapPair, Ability::HeapOpen];
 
@@ -76,7 +85,15 @@ const fn peer(
     open: Open,
     about: &'static str,
 ) -> Entry {
-    Entry { name, side: Side::Peer, package: Some(package), about, abilities, slowable: false, open }
+    Entry {
+        name,
+        side: Side::Peer,
+        package: Some(package),
+        about,
+        abilities,
+        slowable: false,
+        open,
+    }
 }
 
 /// One of ours.
@@ -91,12 +108,22 @@ const fn ours(
 }
 
 /// A loop whose barriers can be slowed.
-const fn group(name: &'static str, abilities: &'static [Ability], open: Open, about: &'static str) -> Entry {
+const fn group(
+    name: &'static str,
+    abilities: &'static [Ability],
+    open: Open,
+    about: &'static str,
+) -> Entry {
     Entry { name, side: Side::Raw, package: None, about, abilities, slowable: true, open }
 }
 
 /// A loop without a barrier to be slowed.
-const fn other(name: &'static str, abilities: &'static [Ability], open: Open, about: &'static str) -> Entry {
+const fn other(
+    name: &'static str,
+    abilities: &'static [Ability],
+    open: Open,
+    about: &'static str,
+) -> Entry {
     Entry { name, side: Side::Raw, package: None, about, abilities, slowable: false, open }
 }
 
@@ -123,10 +150,28 @@ pub(crate) const ENTRIES: &[Entry] = &[
         cairn::open_singly,
         "as cairn; batches are single appends before one sync_to",
     ),
-    ours("cairn-buffered", "cairn-log", LOG_WITH_TICKETS, cairn::open_buffered, "as cairn, without direct I/O"),
+    ours(
+        "cairn-buffered",
+        "cairn-log",
+        LOG_WITH_TICKETS,
+        cairn::open_buffered,
+        "as cairn, without direct I/O",
+    ),
     ours("cairn-stack", "cairn-stack", STACK, cairn_stack::open, "the stack, with defaults"),
-    ours("cairn-slab", "cairn-heap", HEAP, cairn_heap::open_slab, "the heap with blocks of one size"),
-    ours("cairn-size-class", "cairn-heap", HEAP, cairn_heap::open_size_class, "the heap with blocks of all sizes"),
+    ours(
+        "cairn-slab",
+        "cairn-heap",
+        HEAP,
+        cairn_heap::open_slab,
+        "the heap with blocks of one size",
+    ),
+    ours(
+        "cairn-size-class",
+        "cairn-heap",
+        HEAP,
+        cairn_heap::open_size_class,
+        "the heap with blocks of all sizes",
+    ),
     group(
         "raw-alone",
         LOOP,
@@ -152,7 +197,12 @@ pub(crate) const ENTRIES: &[Entry] = &[
         "group leader, one futex word per generation, gathering; O_DIRECT|O_DSYNC over zeros",
     ),
     group("raw-two", LOOP_WITH_TICKETS, FutexLoop::open_two, "as raw-futex; two writes at once"),
-    group("raw-block", BLOCK, Block::open_direct, "one O_DIRECT|O_DSYNC write of 4 KiB per change, over zeros"),
+    group(
+        "raw-block",
+        BLOCK,
+        Block::open_direct,
+        "one O_DIRECT|O_DSYNC write of 4 KiB per change, over zeros",
+    ),
     group(
         "raw-block-buffered",
         BLOCK,
@@ -163,7 +213,8 @@ pub(crate) const ENTRIES: &[Entry] = &[
         "raw-wake",
         &[Ability::Durable],
         FutexLoop::open_nowhere,
-        "raw-futex with a sched_yield in place of the write: what grouping and waking cost without I/O",
+        "raw-futex with a sched_yield in place of the write: what grouping and waking cost without \
+         I/O",
     ),
     other(
         "raw-buffer",
@@ -180,7 +231,13 @@ pub(crate) const ENTRIES: &[Entry] = &[
     #[cfg(feature = "wal-db")]
     peer("wal-db", "wal-db", LOG, wal_db::open, "one file, append_and_sync"),
     #[cfg(feature = "fsys")]
-    peer("fsys", "fsys", LOG, fsys::open_buffered, "buffered journal, preallocated; no commit window"),
+    peer(
+        "fsys",
+        "fsys",
+        LOG,
+        fsys::open_buffered,
+        "buffered journal, preallocated; no commit window",
+    ),
     #[cfg(feature = "fsys")]
     peer(
         "fsys-window",
@@ -222,7 +279,13 @@ pub(crate) const ENTRIES: &[Entry] = &[
         "its default segments of 1 MiB; checkpoints recycle them and keep nothing",
     ),
     #[cfg(feature = "raft-engine")]
-    peer("raft-engine", "raft-engine", LOG, raft_engine::open, "a region per thread; files allocated as they grow"),
+    peer(
+        "raft-engine",
+        "raft-engine",
+        LOG,
+        raft_engine::open,
+        "a region per thread; files allocated as they grow",
+    ),
     #[cfg(feature = "raft-engine")]
     peer(
         "raft-engine-prefill",
@@ -256,7 +319,13 @@ pub(crate) const ENTRIES: &[Entry] = &[
         "one topic, SyncEach",
     ),
     #[cfg(feature = "bstack")]
-    peer("bstack", "bstack", DURABLE_ONLY, bstack::open, "a push per commit, or per batch; no checksums"),
+    peer(
+        "bstack",
+        "bstack",
+        DURABLE_ONLY,
+        bstack::open,
+        "a push per commit, or per batch; no checksums",
+    ),
     #[cfg(feature = "bstack")]
     peer("bstack-stack", "bstack", STACK, bstack::open_stack, "the stack it is; no checksums"),
     #[cfg(feature = "bstack")]
@@ -266,7 +335,13 @@ pub(crate) const ENTRIES: &[Entry] = &[
     #[cfg(feature = "bstack")]
     peer("bstack-first-fit", "bstack", HEAP, bstack_heap::open_first_fit, BSTACK_HEAP),
     #[cfg(feature = "rusqlite")]
-    peer("sqlite", "rusqlite", LOG, sqlite::open, "WAL, synchronous=FULL, one connection behind a mutex"),
+    peer(
+        "sqlite",
+        "rusqlite",
+        LOG,
+        sqlite::open,
+        "WAL, synchronous=FULL, one connection behind a mutex",
+    ),
     #[cfg(feature = "redb")]
     peer("redb", "redb", LOG, redb::open, "a transaction per commit or batch"),
     #[cfg(feature = "fjall")]
@@ -302,6 +377,7 @@ pub(crate) fn select(names: &[String]) -> Result<Vec<&'static Entry>> {
     for name in names.iter().filter(|n| *n != "all" && side(n).is_none()) {
         find(name)?;
     }
-    let wanted = |e: &&Entry| names.iter().any(|n| n == "all" || n == e.name || side(n) == Some(e.side));
+    let wanted =
+        |e: &&Entry| names.iter().any(|n| n == "all" || n == e.name || side(n) == Some(e.side));
     Ok(ENTRIES.iter().filter(wanted).collect())
 }

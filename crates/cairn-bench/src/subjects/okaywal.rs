@@ -1,14 +1,18 @@
-//! `okaywal`: segments filled with zeros and recycled after a checkpoint, one fdatasync shared by those that wait.
+//! `okaywal`: segments filled with zeros and recycled after a checkpoint, one fdatasync shared by
+//! those that wait.
 //!
-//! A checkpoint here keeps nothing: as if another structure had taken over what the segment holds. Where records are read
-//! back there is none, and the log is one file that grows.
+//! A checkpoint here keeps nothing: as if another structure had taken over what the segment holds.
+//! Where records are read back there is none, and the log is one file that grows.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
-use okaywal::{Configuration, Entry, EntryId, LogManager, RecoveredSegment, Recovery, SegmentReader, WriteAheadLog};
+use okaywal::{
+    Configuration, Entry, EntryId, LogManager, RecoveredSegment, Recovery, SegmentReader,
+    WriteAheadLog,
+};
 
 use crate::cell::Mode;
 use crate::subject::{Seen, Setup, Subject, Writer};
@@ -31,7 +35,12 @@ impl LogManager for Manager {
         Ok(())
     }
 
-    fn checkpoint_to(&mut self, _last: EntryId, _entries: &mut SegmentReader, _wal: &WriteAheadLog) -> io::Result<()> {
+    fn checkpoint_to(
+        &mut self,
+        _last: EntryId,
+        _entries: &mut SegmentReader,
+        _wal: &WriteAheadLog,
+    ) -> io::Result<()> {
         Ok(())
     }
 }
@@ -45,7 +54,8 @@ struct OkayWal {
 
 /// With segments of the harness's size.
 pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
-    let segment = u32::try_from(setup.segment_bytes).context("its segments are shorter than 4 GiB")?;
+    let segment =
+        u32::try_from(setup.segment_bytes).context("its segments are shorter than 4 GiB")?;
     open_with(setup, Some(segment))
 }
 

@@ -1,4 +1,5 @@
-//! `raft-engine`: one write group at a time, one `pwrite` per batch, one fdatasync per group; recycled files.
+//! `raft-engine`: one write group at a time, one `pwrite` per batch, one fdatasync per group;
+//! recycled files.
 
 use anyhow::{Context as _, Result};
 use protobuf::well_known_types::BytesValue;
@@ -33,7 +34,12 @@ pub(crate) fn open_prefilled(setup: &Setup) -> Result<Box<dyn Subject>> {
 
 fn open_with(setup: &Setup, prefill: bool) -> Result<Box<dyn Subject>> {
     let config = Config {
-        dir: setup.dir.join("engine").to_str().context("the directory's name is no text")?.to_owned(),
+        dir: setup
+            .dir
+            .join("engine")
+            .to_str()
+            .context("the directory's name is no text")?
+            .to_owned(),
         target_file_size: ReadableSize(setup.segment_bytes),
         batch_compression_threshold: ReadableSize(0),
         prefill_for_recycle: prefill,
@@ -44,7 +50,8 @@ fn open_with(setup: &Setup, prefill: bool) -> Result<Box<dyn Subject>> {
 }
 
 impl Subject for RaftEngine {
-    /// Each thread is a region of its own, with an order of its own: raft-engine has no other way for threads to write at once.
+    /// Each thread is a region of its own, with an order of its own: raft-engine has no other way
+    /// for threads to write at once.
     fn writer(&self, thread: usize) -> Result<Box<dyn Writer + '_>> {
         let region = thread as u64 + 1;
         let next = self.0.last_index(region).map_or(1, |last| last + 1);

@@ -41,7 +41,8 @@ struct State {
     next: u64,
 }
 
-/// A wait of 10 µs for a larger batch: with none at all it would not even take what is queued. A small cache of payloads.
+/// A wait of 10 µs for a larger batch: with none at all it would not even take what is queued. A
+/// small cache of payloads.
 pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
     open_with(setup, Some(Duration::from_micros(10)))
 }
@@ -69,7 +70,11 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn append(&self, payloads: Vec<Vec<u8>>, callback: Option<SyncSender<io::Result<()>>>) -> Result<()> {
+    fn append(
+        &self,
+        payloads: Vec<Vec<u8>>,
+        callback: Option<SyncSender<io::Result<()>>>,
+    ) -> Result<()> {
         let mut state = self.lock();
         let first = state.next;
         state.next += payloads.len() as u64;

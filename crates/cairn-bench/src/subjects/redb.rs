@@ -3,7 +3,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Result, bail};
-use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError};
+use redb::{
+    Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition, TableError,
+};
 
 use crate::subject::{Seen, Setup, Subject, Writer};
 

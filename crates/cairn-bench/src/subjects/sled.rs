@@ -13,9 +13,13 @@ struct Tree {
 
 /// Its own timer does not flush: the writers do.
 pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
-    let db =
-        sled::Config::new().path(setup.dir.join("db")).flush_every_ms(None).mode(sled::Mode::HighThroughput).open()?;
-    let last = db.last()?.and_then(|(key, _)| key.first_chunk().map(|b| u64::from_be_bytes(*b) + 1));
+    let db = sled::Config::new()
+        .path(setup.dir.join("db"))
+        .flush_every_ms(None)
+        .mode(sled::Mode::HighThroughput)
+        .open()?;
+    let last =
+        db.last()?.and_then(|(key, _)| key.first_chunk().map(|b| u64::from_be_bytes(*b) + 1));
     Ok(Box::new(Tree { db, next: AtomicU64::new(last.unwrap_or(0)) }))
 }
 

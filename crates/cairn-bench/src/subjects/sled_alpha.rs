@@ -20,9 +20,13 @@ struct Tree {
 
 /// With the cheapest compression there is. Its own timer does not flush: the writers do.
 pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
-    let config = sled_alpha::Config::new().path(setup.dir.join("db")).flush_every_ms(None).zstd_compression_level(1);
+    let config = sled_alpha::Config::new()
+        .path(setup.dir.join("db"))
+        .flush_every_ms(None)
+        .zstd_compression_level(1);
     let db: Db = config.open()?;
-    let last = db.last()?.and_then(|(key, _)| key.first_chunk().map(|b| u64::from_be_bytes(*b) + 1));
+    let last =
+        db.last()?.and_then(|(key, _)| key.first_chunk().map(|b| u64::from_be_bytes(*b) + 1));
     Ok(Box::new(Tree { db: Mutex::new(db), next: AtomicU64::new(last.unwrap_or(0)) }))
 }
 

@@ -1,71 +1,29 @@
-//! The real file system with slower barriers: what grouping is worth on a device whose flush takes a millisecond.
+//! The real file system with slower barriers: what grouping is worth on a device whose flush takes
+//! a millisecond.
 
-use std::ffi::OsString;
 use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use cairn_io::{Access, Backend, File, Fs, NativeFs};
+use cairn_io::{Backend, File, Layer, Layered, NativeFs, Stat, Through};
 
-/// Sleeps after every successful barrier on a file. Directory barriers are left as they are: they are off the commit path.
+/// Sleeps after every successful barrier on a file. Directory barriers are left as they are: they
+/// are off the commit path.
 #[derive(Debug)]
-pub(crate) struct SlowFs {
-    inner: NativeFs,
+pub(crate) struct Slow {
     latency: Duration,
 }
 
-impl SlowFs {
-    /// Adds `latency` to the barriers of the real file system.
-    pub(crate) fn new(latency: Duration) -> Self {
-        SlowFs { inner: NativeFs, latency }
-    }
-
-    fn wrap(&self, inner: Arc<dyn File>) -> Arc<dyn File> {
-        Arc::new(SlowFile { inner, latency: self.latency, writes_through: false })
-    }
+/// Adds `latency` to the barriers of the real file system.
+pub(crate) fn slow_fs(latency: Duration) -> Layered<Slow> {
+    Layered::new(Arc::new(NativeFs), Slow { latency })
 }
 
-impl Fs for SlowFs {
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        self.inner.open(path, access).map(|f| self.wrap(f))
-    }
-
-    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        self.inner.create_new(path).map(|f| self.wrap(f))
-    }
-
-    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        let inner = self.inner.open_direct(path)?;
-        Ok(Arc::new(SlowFile { inner, latency: self.latency, writes_through: true }))
-    }
-
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        self.inner.create_dir(path)
-    }
-
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.inner.remove(path)
-    }
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        self.inner.list(dir)
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.inner.sync_dir(dir)
-    }
-
-    fn now(&self) -> SystemTime {
-        self.inner.now()
-    }
-
-    fn random(&self) -> io::Result<[u8; 16]> {
-        self.inner.random()
+impl Layer for Slow {
+    fn file(&self, call: Through, _: &Path, inner: Arc<dyn File>) -> io::Result<Arc<dyn File>> {
+        let writes_through = call == Through::OpenDirect;
+        Ok(Arc::new(SlowFile { inner, latency: self.latency, writes_through }))
     }
 }
 
@@ -118,5 +76,17 @@ impl File for SlowFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         self.inner.try_lock()
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.inner.unlock()
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        self.inner.stat()
+    }
+
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        self.inner.data_from(offset)
     }
 }

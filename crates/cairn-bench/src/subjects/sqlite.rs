@@ -18,7 +18,8 @@ pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
     ensure!(mode == "wal", "the journal mode is {mode}");
     let synchronous = if setup.mode == Mode::NoSync { "OFF" } else { "FULL" };
     connection.execute_batch(&format!(
-        "PRAGMA synchronous={synchronous}; CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY KEY, payload BLOB NOT NULL)"
+        "PRAGMA synchronous={synchronous}; CREATE TABLE IF NOT EXISTS log (seq INTEGER PRIMARY \
+         KEY, payload BLOB NOT NULL)"
     ))?;
     Ok(Box::new(Database(Mutex::new(connection))))
 }

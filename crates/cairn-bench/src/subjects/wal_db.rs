@@ -1,4 +1,5 @@
-//! `wal-db`: lock-free reservation, one `pwrite` per record, leader and followers over one fdatasync.
+//! `wal-db`: lock-free reservation, one `pwrite` per record, leader and followers over one
+//! fdatasync.
 
 use anyhow::Result;
 use wal_db::Wal;
@@ -7,7 +8,8 @@ use crate::subject::{Seen, Setup, Subject, Writer};
 
 struct WalDb(Wal);
 
-/// Opens it over one file, its faster layout: segments add a map look-up per write and a file creation on the hot path.
+/// Opens it over one file, its faster layout: segments add a map look-up per write and a file
+/// creation on the hot path.
 pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
     Ok(Box::new(WalDb(Wal::open(setup.dir.join("wal"))?)))
 }

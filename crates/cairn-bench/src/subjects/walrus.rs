@@ -1,4 +1,5 @@
-//! `walrus-rust`: topics in blocks of preallocated files. One topic is one log; `SyncEach` is its durable schedule.
+//! `walrus-rust`: topics in blocks of preallocated files. One topic is one log; `SyncEach` is its
+//! durable schedule.
 
 use anyhow::Result;
 use walrus_rust::{FsyncSchedule, ReadConsistency, Walrus};
@@ -15,7 +16,8 @@ struct Topic(Walrus);
 
 /// Opens it in the cell's directory, which it takes from the environment: the parent sees to that.
 pub(crate) fn open(setup: &Setup) -> Result<Box<dyn Subject>> {
-    // Preparing durably would take minutes: every entry of a batch is a synchronous write of its own.
+    // Preparing durably would take minutes: every entry of a batch is a synchronous write of its
+    // own.
     let lax = setup.mode == Mode::NoSync || setup.mode.prepared();
     let schedule = if lax { FsyncSchedule::NoFsync } else { FsyncSchedule::SyncEach };
     let consistency = ReadConsistency::AtLeastOnce { persist_every: u32::MAX };

@@ -1,7 +1,8 @@
-//! Counts words, in a file that any crash leaves whole; forgets those with a `-` before them: `cargo run --example hash_map -- FILE < text`.
+//! Counts words, in a file that any crash leaves whole; forgets those with a `-` before them:
+//! `cargo run --example hash_map -- FILE < text`.
 #![allow(clippy::print_stdout, reason = "it is what the program is for")]
 
-use cairn_heap::{Heap, Policy};
+use cairn_heap::{Heap, SizeClass};
 use cairn_stack::Stack;
 
 mod map;
@@ -12,7 +13,7 @@ fn count(value: &[u8]) -> u64 {
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: hash_map FILE < text")?;
-    let heap = Heap::open(Stack::open(path)?, Policy::SizeClass)?;
+    let heap = Heap::open(Stack::open(path)?, SizeClass)?;
     let words = map::Map::open(&heap, 0)?;
     for word in std::io::read_to_string(std::io::stdin())?.split_whitespace() {
         match word.strip_prefix('-') {

@@ -1,10 +1,12 @@
 //! A hash map in a heap, with chains of entries.
 //!
 //! ```text
-//! root ─► head: entries u64 | table, handle ─► buckets: a handle each ─► entry: next, handle | key length u64 | key | value
+//! root ─► head: entries u64 | handle of the table ─► table: a handle for each bucket
+//!      ─► entry: handle of the next entry | key length u64 | key | value
 //! ```
 //!
-//! Each change is one transaction, also the one that makes the table larger: so a crash never shows half of it.
+//! Each change is one transaction, also the one that makes the table larger: so a crash never shows
+//! half of it.
 
 use cairn_heap::{Block, Error, Heap, Result, Transaction};
 
@@ -40,7 +42,9 @@ fn handle(tx: &mut Transaction<'_, '_>, bytes: &[u8]) -> Result<Block> {
 
 /// FNV-1a: the same for ever, as it decides where entries are in the file.
 fn hash(key: &[u8]) -> u64 {
-    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    key.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 impl Head {
@@ -51,7 +55,10 @@ impl Head {
     }
 
     fn store(&self, tx: &mut Transaction<'_, '_>) -> Result<()> {
-        tx.write(self.block, [&self.entries.to_le_bytes()[..], &self.table.to_raw().to_le_bytes()].concat())
+        tx.write(
+            self.block,
+            [&self.entries.to_le_bytes()[..], &self.table.to_raw().to_le_bytes()].concat(),
+        )
     }
 
     fn buckets(&self) -> u64 {
@@ -64,8 +71,13 @@ impl Head {
         self.table.subslice(at..at + HANDLE as u64)
     }
 
-    /// The entry of a key, and where the handle is that leads to it; or where one for a new entry belongs.
-    fn find(&self, tx: &mut Transaction<'_, '_>, key: &[u8]) -> Result<(cairn_heap::Slice, Option<Entry>)> {
+    /// The entry of a key, and where the handle is that leads to it; or where one for a new entry
+    /// belongs.
+    fn find(
+        &self,
+        tx: &mut Transaction<'_, '_>,
+        key: &[u8],
+    ) -> Result<(cairn_heap::Slice, Option<Entry>)> {
         let mut link = self.bucket(key)?;
         loop {
             let bytes = tx.read(link)?;
@@ -107,7 +119,8 @@ impl Entry {
         let bytes = tx.read(block)?;
         let next = handle(tx, &bytes)?;
         let (key_len, rest) = bytes[HANDLE..].split_at(8);
-        let (key, value) = rest.split_at(usize::try_from(number(key_len)).expect("as it was in memory before"));
+        let (key, value) =
+            rest.split_at(usize::try_from(number(key_len)).expect("as it was in memory before"));
         Ok(Entry { block, next, key: key.to_vec(), value: value.to_vec() })
     }
 }
@@ -154,7 +167,9 @@ impl<'a> Map<'a> {
                 head.store(tx)?;
             }
             let next = old.as_ref().map_or(Block::EMPTY, |entry| entry.next);
-            let bytes = [&next.to_raw().to_le_bytes()[..], &(key.len() as u64).to_le_bytes(), key, value].concat();
+            let bytes =
+                [&next.to_raw().to_le_bytes()[..], &(key.len() as u64).to_le_bytes(), key, value]
+                    .concat();
             let entry = tx.alloc_with(bytes)?;
             tx.write(link, entry.to_raw().to_le_bytes())?;
             old.map(|old| tx.dealloc(old.block).map(|()| old.value)).transpose()
@@ -174,7 +189,8 @@ impl<'a> Map<'a> {
         })
     }
 
-    /// All entries, in no order. Every chain is followed to its end, every entry is in its bucket, and their number is right: otherwise panics.
+    /// All entries, in no order. Every chain is followed to its end, every entry is in its bucket,
+    /// and their number is right: otherwise panics.
     pub(crate) fn entries(&self) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
         self.heap.transaction(|tx| {
             let head = Head::load(tx, self.root)?;
@@ -183,7 +199,11 @@ impl<'a> Map<'a> {
                 let mut block = handle(tx, chain)?;
                 while !block.is_empty() {
                     let entry = Entry::load(tx, block)?;
-                    assert_eq!(hash(&entry.key) % head.buckets(), bucket, "an entry is in another one's bucket");
+                    assert_eq!(
+                        hash(&entry.key) % head.buckets(),
+                        bucket,
+                        "an entry is in another one's bucket"
+                    );
                     found.push((entry.key, entry.value));
                     block = entry.next;
                 }

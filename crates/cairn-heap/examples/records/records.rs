@@ -1,4 +1,5 @@
-//! A vector of records of one length in a heap: one block that grows by doubling, and shrinks when three quarters are empty.
+//! A vector of records of one length in a heap: one block that grows by doubling, and shrinks when
+//! three quarters are empty.
 //!
 //! ```text
 //! root ─► head: record length u64 | records u64 | data, handle ─► record | record | … | room
@@ -24,14 +25,18 @@ impl Head {
         let block = tx.root(root)?;
         let mut bytes = [0; 32];
         tx.read_into(block, &mut bytes)?;
-        let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        let number =
+            |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
         let data = tx.block(u128::from_le_bytes(bytes[16..].try_into().expect("sixteen bytes")))?;
         Ok(Head { block, record_len: number(0), records: number(8), data })
     }
 
     fn store(&self, tx: &mut Transaction<'_, '_>) -> Result<()> {
         let (record_len, records) = (self.record_len.to_le_bytes(), self.records.to_le_bytes());
-        tx.write(self.block, [&record_len[..], &records, &self.data.to_raw().to_le_bytes()].concat())
+        tx.write(
+            self.block,
+            [&record_len[..], &records, &self.data.to_raw().to_le_bytes()].concat(),
+        )
     }
 
     fn record(&self, index: u64) -> Result<cairn_heap::Slice> {
@@ -58,7 +63,8 @@ impl<'a> Records<'a> {
         self.heap.transaction(|tx| {
             let mut head = Head::load(tx, self.root)?;
             if (head.records + 1) * head.record_len > head.data.len() {
-                head.data = tx.realloc(head.data, (head.data.len() * 2).max(4 * head.record_len))?;
+                head.data =
+                    tx.realloc(head.data, (head.data.len() * 2).max(4 * head.record_len))?;
             }
             tx.write(head.record(head.records)?, record)?;
             head.records += 1;

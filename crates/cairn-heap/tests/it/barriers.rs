@@ -1,8 +1,8 @@
 //! guards: L39 L40
 //!
-//! What operations cost, counted where the system is called.
+//! The cost of operations, in system calls and barriers.
 
-use cairn_heap::{Allocator, Block, Policy, Result};
+use cairn_heap::{Block, PolicyId, Result};
 use cairn_sim::{Call, SimFs};
 
 use crate::model::{POLICIES, barriers, open_at};
@@ -23,7 +23,7 @@ fn every_operation_costs_one_barrier() {
         one("alloc", &|| _ = heap.alloc(100).unwrap());
         one("realloc in place", &|| _ = heap.realloc(blocks[10], 90).unwrap());
         one("realloc that moves", &|| _ = heap.realloc(blocks[12], 3000).unwrap());
-        one("write", &|| blocks[20].write(&heap, [1; 100]).unwrap());
+        one("write", &|| heap.write(blocks[20], [1; 100]).unwrap());
         one("root", &|| heap.set_root(1, blocks[20]).unwrap());
         one("ten allocations, writes, frees and a root", &|| {
             heap.transaction(|tx| {
@@ -38,7 +38,7 @@ fn every_operation_costs_one_barrier() {
             .unwrap();
         });
         let before = barriers(&sim);
-        blocks[20].read(&heap).unwrap();
+        heap.read(blocks[20]).unwrap();
         heap.root(1).unwrap();
         assert_eq!(barriers(&sim), before);
     }
@@ -58,11 +58,13 @@ fn cost(sim: &SimFs, since: Option<&Cost>) -> Cost {
     (now, counters.bytes_read - read, counters.bytes_written - written)
 }
 
-/// What a heap with so many free blocks has cost the system: opening it, and ten pairs of operations on it. It was closed before, or its process died.
-fn costs(policy: Policy, free: u64, closes: bool) -> [Cost; 2] {
+/// What a heap with so many free blocks has cost the system: opening it, and ten pairs of
+/// operations on it. It was closed before, or its process died.
+fn costs(policy: PolicyId, free: u64, closes: bool) -> [Cost; 2] {
     let sim = SimFs::new();
     let heap = open_at(&sim, policy).unwrap();
-    let all: Vec<Block> = heap.transaction(|tx| (0..2 * free).map(|_| tx.alloc(40)).collect::<Result<_>>()).unwrap();
+    let all: Vec<Block> =
+        heap.transaction(|tx| (0..2 * free).map(|_| tx.alloc(40)).collect::<Result<_>>()).unwrap();
     heap.transaction(|tx| all.iter().step_by(2).try_for_each(|block| tx.dealloc(*block))).unwrap();
     // The last commit, which opening looks at, is the same for all.
     heap.set_user_area(0, [1; 8]).unwrap();
@@ -84,7 +86,8 @@ fn costs(policy: Policy, free: u64, closes: bool) -> [Cost; 2] {
     [opening, cost(&sim, Some(&before))]
 }
 
-/// Not a call, not a byte more: opening reads no free block, and an operation only those it changes.
+/// Not a call, not a byte more: opening reads no free block, and an operation only those it
+/// changes.
 #[test]
 fn opening_and_operations_cost_the_same_however_many_blocks_are_free() {
     for policy in [POLICIES[0], POLICIES[4]] {

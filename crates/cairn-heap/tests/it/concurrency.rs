@@ -1,17 +1,23 @@
 //! guards: L01 L35 L41
 //!
-//! Eight threads allocate, write, reallocate and free: no block is live twice, everybody finds what he wrote, and barriers are shared.
+//! Eight threads allocate, write, reallocate and free. No block is live twice, every thread reads
+//! back its own bytes, and threads share barriers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
-use cairn_heap::{Allocator, Block, Heap};
+use cairn_heap::{Block, Heap, SizeClass};
 use cairn_sim::{Call, SimFs};
 use cairn_stack::Stack;
 
 use crate::model::{Dice, PATH, POLICIES, State, barriers, open_at};
 
-fn work(heap: &Heap, thread: u64, rounds: usize, all: &Mutex<HashMap<u64, u64>>) -> Vec<(Block, Vec<u8>)> {
+fn work(
+    heap: &Heap,
+    thread: u64,
+    rounds: usize,
+    all: &Mutex<HashMap<u64, u64>>,
+) -> Vec<(Block, Vec<u8>)> {
     let mut dice = Dice(thread * 77 + 1);
     let mut mine: Vec<(Block, Vec<u8>)> = Vec::new();
     for _ in 0..rounds {
@@ -36,18 +42,18 @@ fn work(heap: &Heap, thread: u64, rounds: usize, all: &Mutex<HashMap<u64, u64>>)
                 let nth = dice.below(mine.len());
                 let (block, bytes) = &mut mine[nth];
                 *bytes = dice.bytes(bytes.len());
-                block.write(heap, &*bytes).unwrap();
+                heap.write(*block, &*bytes).unwrap();
             }
             _ if !mine.is_empty() => {
                 let (block, bytes) = mine.swap_remove(dice.below(mine.len()));
-                assert_eq!(block.read(heap).unwrap(), bytes, "somebody else wrote here");
+                assert_eq!(heap.read(block).unwrap(), bytes, "somebody else wrote here");
                 heap.dealloc(block).unwrap();
-                assert!(block.read(heap).is_err());
+                assert!(heap.read(block).is_err());
             }
             _ => {}
         }
         if let Some((block, bytes)) = mine.last() {
-            assert_eq!(block.read(heap).unwrap(), *bytes);
+            assert_eq!(heap.read(*block).unwrap(), *bytes);
         }
     }
     mine
@@ -80,7 +86,10 @@ fn no_block_lives_twice_and_everybody_finds_his_own() {
         assert!(state.blocks == owned, "{policy:?}");
         drop(heap);
         assert_eq!(
-            State::of(&open_at(&sim.power_cut(&mut cairn_sim::Chooser::nothing()), policy).unwrap()).unwrap(),
+            State::of(
+                &open_at(&sim.power_cut(&mut cairn_sim::Chooser::nothing()), policy).unwrap()
+            )
+            .unwrap(),
             state
         );
     }
@@ -90,7 +99,7 @@ fn no_block_lives_twice_and_everybody_finds_his_own() {
 fn operations_of_many_threads_share_barriers() {
     let sim = SimFs::new();
     let stack = Stack::options().fs(Arc::new(sim.clone())).open(PATH).unwrap();
-    let heap = Heap::open(stack, POLICIES[4]).unwrap();
+    let heap = Heap::open(stack, SizeClass).unwrap();
     // The file is long enough after it.
     let block = heap.alloc(2000).unwrap();
     heap.dealloc(block).unwrap();
@@ -100,7 +109,8 @@ fn operations_of_many_threads_share_barriers() {
         for _ in 0..8 {
             scope.spawn(|| heap.alloc(100).unwrap());
         }
-        // One leads, and is held; all others come meanwhile, and wait for the next barrier together.
+        // One leads, and is held; all others come meanwhile, and wait for the next barrier
+        // together.
         while heap.stack().stats().operations < operations + 8 {
             std::thread::yield_now();
         }

@@ -9,12 +9,17 @@
 mod barriers;
 mod concurrency;
 mod crash;
+mod ends;
 mod faults;
 mod golden;
+mod histories;
 mod hostile;
+mod lies;
 mod model;
 mod mutations;
+mod own_policy;
 mod policies;
 mod programs;
+mod repair;
 mod space;
 mod structures;

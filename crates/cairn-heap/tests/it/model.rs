@@ -1,25 +1,53 @@
-//! A heap and what it must hold: a driver runs programs on both, and notes when each step was acknowledged.
+//! A heap beside a model of its contents. A driver runs programs on both, and records when each
+//! step was acknowledged.
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use cairn_heap::{Block, Error, Heap, Policy, ROOTS, Result, Transaction};
+use cairn_heap::{
+    Block, Error, Heap, Linear, Policy, PolicyId, ROOTS, Result, SizeClass, Slab, Transaction,
+};
 use cairn_sim::{Call, SimFs};
 use cairn_stack::Stack;
 
+#[path = "../../examples/buddy/buddy.rs"]
+pub(crate) mod buddy;
+
+use buddy::Buddy;
+
+use crate::lies::{SCATTER, Scatter};
+
 pub(crate) const PATH: &str = "/heap";
 pub(crate) const KEY: u64 = 0x1234_5678_9abc_def0;
-pub(crate) const POLICIES: [Policy; 5] = [
-    Policy::Slab { block_size: 64 },
-    Policy::Slab { block_size: 8 },
-    Policy::Slab { block_size: 500 },
-    Policy::Linear,
-    Policy::SizeClass,
-];
+/// Cairn's own, and one that is not.
+pub(crate) const POLICIES: [PolicyId; 6] = [SLAB, SLAB_8, SLAB_500, LINEAR, SIZE_CLASS, Buddy::ID];
+/// And one that puts blocks anywhere.
+pub(crate) const ALL: [PolicyId; 7] =
+    [SLAB, SLAB_8, SLAB_500, LINEAR, SIZE_CLASS, Buddy::ID, SCATTER];
+pub(crate) const SLAB: PolicyId = id_of_slab(64);
+pub(crate) const SLAB_8: PolicyId = id_of_slab(8);
+pub(crate) const SLAB_500: PolicyId = id_of_slab(500);
+pub(crate) const LINEAR: PolicyId = PolicyId::Linear;
+pub(crate) const SIZE_CLASS: PolicyId = PolicyId::SizeClass;
+
+const fn id_of_slab(block_size: u64) -> PolicyId {
+    PolicyId::Slab { block_size }
+}
+
+pub(crate) fn policy(id: PolicyId) -> Arc<dyn Policy> {
+    match id {
+        PolicyId::Slab { block_size } => Arc::new(Slab { block_size }),
+        LINEAR => Arc::new(Linear),
+        SIZE_CLASS => Arc::new(SizeClass),
+        Buddy::ID => Arc::new(Buddy),
+        SCATTER => Arc::new(Scatter),
+        other => panic!("{other}"),
+    }
+}
 
 /// A small generator of numbers, so that a seed means the same for ever.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(crate) struct Dice(pub u64);
 
 impl Dice {
@@ -30,7 +58,9 @@ impl Dice {
 
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         let salt = self.below(1 << 30);
-        (0..len).map(|i| ((i.wrapping_mul(31) ^ (i >> 8).wrapping_mul(17) ^ salt) % 255) as u8 + 1).collect()
+        (0..len)
+            .map(|i| ((i.wrapping_mul(31) ^ (i >> 8).wrapping_mul(17) ^ salt) % 255) as u8 + 1)
+            .collect()
     }
 }
 
@@ -54,14 +84,18 @@ impl State {
         if let Some(violation) = report.violations.first() {
             return Err(format!("{violation}, and {} more", report.violations.len() - 1));
         }
-        let mut state = State { user: heap.user_area().map_err(said)?.to_vec(), ..State::default() };
+        let mut state =
+            State { user: heap.user_area().map_err(said)?.to_vec(), ..State::default() };
         let live: Vec<Block> = heap.blocks().map_err(said)?.collect();
         let bytes: u64 = live.iter().map(Block::len).sum();
-        if report.lost_bytes != 0 || report.live_blocks != live.len() as u64 || report.live_bytes != bytes {
+        if report.lost_bytes != 0
+            || report.live_blocks != live.len() as u64
+            || report.live_bytes != bytes
+        {
             return Err(format!("leaked: {report:?}"));
         }
         for block in live {
-            state.blocks.insert(block.to_raw(), block.read(heap).map_err(said)?);
+            state.blocks.insert(block.to_raw(), heap.read(block).map_err(said)?);
         }
         for slot in 0..ROOTS {
             let root = heap.root(slot).map_err(said)?;
@@ -78,8 +112,15 @@ impl State {
     }
 }
 
-/// One step of a program, on heap and model alike; which blocks it is about is decided by the model.
-pub(crate) fn step(tx: &mut Transaction<'_, '_>, state: &mut State, dice: &mut Dice, sizes: usize) -> Result<()> {
+/// One step of a program, on heap and model alike; which blocks it is about is decided by the
+/// model.
+// Length: one case for each operation, on heap and model side by side.
+pub(crate) fn step(
+    tx: &mut Transaction<'_, '_>,
+    state: &mut State,
+    dice: &mut Dice,
+    sizes: usize,
+) -> Result<()> {
     let len = match dice.below(12) {
         0 => 0,
         1..8 => 1 + dice.below(sizes / 10),
@@ -120,7 +161,11 @@ pub(crate) fn step(tx: &mut Transaction<'_, '_>, state: &mut State, dice: &mut D
             if len > 0 {
                 assert!(state.blocks.insert(new.to_raw(), bytes).is_none());
             }
-            state.roots.values_mut().filter(|root| **root == raw).for_each(|root| *root = new.to_raw());
+            state
+                .roots
+                .values_mut()
+                .filter(|root| **root == raw)
+                .for_each(|root| *root = new.to_raw());
             state.roots.retain(|_, root| *root != 0);
         }
         (75..88, Some(raw)) => {
@@ -157,9 +202,9 @@ pub(crate) fn step(tx: &mut Transaction<'_, '_>, state: &mut State, dice: &mut D
     Ok(())
 }
 
-pub(crate) fn open_at(sim: &SimFs, policy: Policy) -> Result<Heap> {
+pub(crate) fn open_at(sim: &SimFs, policy: PolicyId) -> Result<Heap> {
     let stack = Stack::options().reserve(4 << 10).fs(Arc::new(sim.clone())).open(PATH)?;
-    Heap::open_with_key(stack, policy, KEY)
+    Heap::open_with_key(stack, self::policy(policy), KEY)
 }
 
 /// Barriers so far: a direct write is its own.
@@ -171,15 +216,16 @@ pub(crate) fn barriers(sim: &SimFs) -> u64 {
 /// A heap on a simulated machine, and every state it had.
 pub(crate) struct Driver {
     pub(crate) sim: SimFs,
-    pub(crate) policy: Policy,
+    pub(crate) policy: PolicyId,
     pub(crate) heap: Option<Heap>,
     pub(crate) state: State,
-    /// Each state with the number of operations of the machine after which the change that led to it had returned.
+    /// Each state with the number of operations of the machine after which the change that led to
+    /// it had returned.
     pub(crate) history: Vec<(usize, Rc<State>)>,
 }
 
 impl Driver {
-    pub(crate) fn new(sim: SimFs, policy: Policy) -> Self {
+    pub(crate) fn new(sim: SimFs, policy: PolicyId) -> Self {
         let state = State::empty();
         let history = vec![(0, Rc::new(state.clone()))];
         Driver { sim, policy, heap: None, state, history }
@@ -199,8 +245,14 @@ impl Driver {
         self.history.push((self.sim.op_count(), Rc::new(self.state.clone())));
     }
 
-    /// A transaction of several steps. One in ten ends with an error of its own, and must change nothing.
-    pub(crate) fn transaction(&mut self, dice: &mut Dice, steps: usize, sizes: usize) -> Result<()> {
+    /// A transaction of several steps. One in ten ends with an error of its own, and must change
+    /// nothing.
+    pub(crate) fn transaction(
+        &mut self,
+        dice: &mut Dice,
+        steps: usize,
+        sizes: usize,
+    ) -> Result<()> {
         let mut state = self.state.clone();
         let gives_up = dice.below(10) == 0;
         let result = self.heap().transaction(|tx| {
@@ -219,7 +271,8 @@ impl Driver {
         }
     }
 
-    /// Whether a heap that holds `found` may be there after a crash at `point`: exactly what had been acknowledged, or one step more.
+    /// Whether a heap that holds `found` may be there after a crash at `point`: exactly what had
+    /// been acknowledged, or one step more.
     pub(crate) fn accepts(&self, point: usize, found: &State) -> std::result::Result<(), String> {
         let returned = self.history.iter().take_while(|(at, _)| *at <= point).count();
         let possible = &self.history[returned - 1..(returned + 1).min(self.history.len())];
@@ -242,13 +295,21 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// Opens what a crash left, proves that it is whole, and compares it.
-pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> std::result::Result<(), String> {
+pub(crate) fn check_state(
+    driver: &Driver,
+    point: usize,
+    sim: &SimFs,
+) -> std::result::Result<(), String> {
     let heap = open_at(sim, driver.policy).map_err(|e| format!("does not open: {}", chain(&e)))?;
     driver.accepts(point, &State::of(&heap)?)
 }
 
 /// What a crash left can be worked with, closed, and opened again.
-pub(crate) fn check_goes_on(driver: &Driver, sim: &SimFs, seed: u64) -> std::result::Result<(), String> {
+pub(crate) fn check_goes_on(
+    driver: &Driver,
+    sim: &SimFs,
+    seed: u64,
+) -> std::result::Result<(), String> {
     let said = |e: Error| chain(&e);
     let mut next = Driver::new(sim.restart(), driver.policy);
     next.open().map_err(said)?;

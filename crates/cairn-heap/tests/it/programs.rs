@@ -1,11 +1,11 @@
 //! guards: L28 L31 L32
 //!
-//! Any program, whatever proptest makes of it, does to a heap what it does to a map of byte strings.
+//! proptest generates programs. Each does to a heap what it does to a map of byte strings.
 
 use cairn_sim::{Chooser, SimFs};
 use proptest::prelude::*;
 
-use crate::model::{Dice, Driver, POLICIES, State};
+use crate::model::{ALL, Dice, Driver, State};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -15,23 +15,34 @@ enum Op {
 }
 
 fn op() -> impl Strategy<Value = Op> {
+    let transaction = (any::<u64>(), 1usize..8, 10usize..5000)
+        .prop_map(|(seed, steps, sizes)| Op::Transaction { seed, steps, sizes });
     prop_oneof![
-        20 => (any::<u64>(), 1usize..8, 10usize..5000).prop_map(|(seed, steps, sizes)| Op::Transaction { seed, steps, sizes }),
+        20 => transaction,
         1 => Just(Op::Reopen),
         1 => any::<u64>().prop_map(Op::PowerCut),
     ]
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, cases: 128, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        cases: 128,
+        ..ProptestConfig::default()
+    })]
 
     #[test]
-    fn any_program_does_what_a_map_does(policy in 0usize..5, ops in prop::collection::vec(op(), 0..40)) {
-        let mut driver = Driver::new(SimFs::new(), POLICIES[policy]);
+    fn any_program_does_what_a_map_does(
+        policy in 0..ALL.len(),
+        ops in prop::collection::vec(op(), 0..40),
+    ) {
+        let mut driver = Driver::new(SimFs::new(), ALL[policy]);
         driver.open().unwrap();
         for op in ops {
             match op {
-                Op::Transaction { seed, steps, sizes } => driver.transaction(&mut Dice(seed), steps, sizes).unwrap(),
+                Op::Transaction { seed, steps, sizes } => {
+                    driver.transaction(&mut Dice(seed), steps, sizes).unwrap();
+                }
                 Op::Reopen => {
                     driver.heap.take().unwrap().close().unwrap();
                     driver.open().unwrap();

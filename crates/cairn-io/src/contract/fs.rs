@@ -7,14 +7,13 @@ use std::path::Path;
 use std::sync::Arc;
 use std::thread;
 
-use super::{Aligned, FsCheck, checks, expect_kind, pattern};
+use super::tools::{Aligned, FsCheck, checks, expect_kind, pattern};
 use crate::fs::{Access, File, Fs, read_full_at, write_all_at};
 
 pub(super) const CHECKS: &[FsCheck] = checks![
     creation_is_exclusive,
     a_missing_name_is_not_found,
     two_handles_are_one_file,
-    rename_replaces,
     a_removed_file_stays_readable_through_its_handle,
     list_returns_the_names_that_exist,
     directories_are_created_once,
@@ -36,14 +35,14 @@ pub(super) const CHECKS: &[FsCheck] = checks![
 ];
 
 #[track_caller]
-fn create(fs: &dyn Fs, path: &Path, contents: &[u8]) -> Arc<dyn File> {
+pub(super) fn create(fs: &dyn Fs, path: &Path, contents: &[u8]) -> Arc<dyn File> {
     let file = fs.create_new(path).expect("create_new");
     write_all_at(&*file, 0, &[IoSlice::new(contents)]).expect("write_at");
     file
 }
 
 #[track_caller]
-fn expect_contents(file: &dyn File, expected: &[u8]) {
+pub(super) fn expect_contents(file: &dyn File, expected: &[u8]) {
     let len = usize::try_from(file.len().expect("len")).expect("a small file");
     assert_eq!(len, expected.len(), "another length");
     let mut found = vec![0xaa; len + 1];
@@ -53,7 +52,7 @@ fn expect_contents(file: &dyn File, expected: &[u8]) {
 }
 
 #[track_caller]
-fn expect_file(fs: &dyn Fs, path: &Path, expected: &[u8]) {
+pub(super) fn expect_file(fs: &dyn Fs, path: &Path, expected: &[u8]) {
     let file = fs.open(path, Access::Read).expect("open");
     expect_contents(&*file, expected);
 }
@@ -72,7 +71,6 @@ fn a_missing_name_is_not_found(fs: &dyn Fs, dir: &Path) {
     expect_kind(fs.open(&path, Access::Read), missing, "open for reading");
     expect_kind(fs.open(&path, Access::ReadWrite), missing, "open for writing");
     expect_kind(fs.remove(&path), missing, "remove");
-    expect_kind(fs.rename(&path, &dir.join("b")), missing, "rename");
     expect_kind(fs.list(&path), missing, "list");
     expect_list(fs, dir, &[]);
 }
@@ -85,21 +83,6 @@ fn two_handles_are_one_file(fs: &dyn Fs, dir: &Path) {
     expect_contents(&*first, b"one, two");
     first.set_len(3).expect("set_len");
     expect_contents(&*second, b"one");
-}
-
-fn rename_replaces(fs: &dyn Fs, dir: &Path) {
-    let (a, b) = (dir.join("a"), dir.join("b"));
-    let moved = create(fs, &a, b"new");
-    let replaced = create(fs, &b, b"old");
-    fs.rename(&a, &b).expect("rename over an existing name");
-    expect_file(fs, &b, b"new");
-    expect_kind(fs.open(&a, Access::Read), ErrorKind::NotFound, "the old name");
-    expect_contents(&*replaced, b"old");
-    write_all_at(&*moved, 3, &[IoSlice::new(b"er")]).expect("write through the moved handle");
-    expect_file(fs, &b, b"newer");
-    fs.rename(&b, &a).expect("rename to a free name");
-    expect_file(fs, &a, b"newer");
-    expect_list(fs, dir, &["a"]);
 }
 
 fn a_removed_file_stays_readable_through_its_handle(fs: &dyn Fs, dir: &Path) {
@@ -115,7 +98,7 @@ fn a_removed_file_stays_readable_through_its_handle(fs: &dyn Fs, dir: &Path) {
 }
 
 #[track_caller]
-fn expect_list(fs: &dyn Fs, dir: &Path, expected: &[&str]) {
+pub(super) fn expect_list(fs: &dyn Fs, dir: &Path, expected: &[&str]) {
     let names = fs.list(dir).expect("list");
     let found: BTreeSet<OsString> = names.iter().cloned().collect();
     assert_eq!(found.len(), names.len(), "a name is listed twice");
@@ -261,15 +244,17 @@ fn barriers_succeed_on_a_healthy_system(fs: &dyn Fs, dir: &Path) {
 
 /// The direct handle of an existing file, if the file system has such handles.
 fn open_direct(fs: &dyn Fs, path: &Path) -> Option<Arc<dyn File>> {
+    let (dir, name) = fs.open_parent(path).expect("open_dir");
+    let file = dir.open(name, Access::ReadWrite).expect("open");
     expect_kind(
-        fs.open_direct(&path.with_file_name("missing")).map_err(|e| match e.kind() {
+        dir.open_direct("missing".as_ref(), &*file).map_err(|e| match e.kind() {
             ErrorKind::Unsupported => ErrorKind::NotFound.into(),
             _ => e,
         }),
         ErrorKind::NotFound,
         "open_direct of a missing file",
     );
-    match fs.open_direct(path) {
+    match dir.open_direct(name, &*file) {
         Ok(direct) => {
             let block = direct.block_size();
             assert!(block.is_power_of_two(), "a block of {block} bytes");
@@ -292,7 +277,8 @@ fn direct_writes_of_blocks_are_read_through_other_handles(fs: &dyn Fs, dir: &Pat
     for (seed, at, blocks) in [(35, 1, 1), (36, 2, 2), (37, 6, 1), (38, 0, 3)] {
         let bytes = Aligned::pattern(seed, blocks * block, block);
         let slices = [IoSlice::new(&bytes[..block]), IoSlice::new(&bytes[block..])];
-        write_all_at(&*direct, (at * block) as u64, &slices[..blocks.min(2)]).expect("a direct write");
+        write_all_at(&*direct, (at * block) as u64, &slices[..blocks.min(2)])
+            .expect("a direct write");
         expected.resize(expected.len().max((at + blocks) * block), 0);
         expected[at * block..(at + blocks) * block].copy_from_slice(&bytes);
         expect_contents(&*file, &expected);
@@ -320,7 +306,12 @@ fn a_direct_write_of_less_than_a_block_is_whole_or_refused(fs: &dyn Fs, dir: &Pa
         match direct.write_at(offset as u64, &[IoSlice::new(part)]) {
             Ok(n) => expected[offset..offset + n].copy_from_slice(&part[..n]),
             Err(e) => {
-                assert_eq!(e.kind(), ErrorKind::InvalidInput, "a direct write of {} bytes at {offset}", part.len())
+                assert_eq!(
+                    e.kind(),
+                    ErrorKind::InvalidInput,
+                    "a direct write of {} bytes at {offset}",
+                    part.len()
+                )
             }
         }
         expect_contents(&*file, &expected);
@@ -354,6 +345,11 @@ fn a_lock_excludes_other_handles_until_dropped(fs: &dyn Fs, dir: &Path) {
     assert!(!second.try_lock().expect("try_lock"), "two handles hold the lock");
     drop(first);
     assert!(second.try_lock().expect("try_lock"), "the lock outlived its handle");
+    let third = fs.open(&path, Access::ReadWrite).expect("open");
+    second.unlock().expect("unlock");
+    assert!(third.try_lock().expect("try_lock"), "a lock that was given back was refused");
+    second.unlock().expect("unlock of what is not locked");
+    assert!(!second.try_lock().expect("try_lock"), "a handle gave another one's lock back");
     let other = create(fs, &dir.join("b"), b"");
     assert!(other.try_lock().expect("try_lock"), "another file's lock is in the way");
 }

@@ -1,9 +1,10 @@
-//! Checks of dropping a prefix, and of what survives reopening. A store that drops nothing passes, when it says so.
+//! Checks of dropping a prefix, and of what survives reopening. A store that drops nothing passes,
+//! when it says so.
 
 use std::io::{ErrorKind, IoSlice};
 
 use super::store::read_from;
-use super::{StoreCheck, checks, expect_kind, pattern};
+use super::tools::{StoreCheck, checks, expect_kind, pattern};
 use crate::store::Store;
 
 pub(super) const CHECKS: &[StoreCheck] = checks![
@@ -112,7 +113,10 @@ pub(super) fn a_reopened_store_is_the_same(open: &dyn Fn() -> Box<dyn Store>) {
     let store = open();
     assert_eq!((store.head(), store.len().expect("len")), (head, 33_333));
     let at = usize::try_from(head).expect("small");
-    assert!(read_from(&*store, head) == bytes[at..33_333], "bytes differ after a cut and reopening");
+    assert!(
+        read_from(&*store, head) == bytes[at..33_333],
+        "bytes differ after a cut and reopening"
+    );
     store.write_at(40_000, b"x").expect("write_at");
     store.sync().expect("sync");
     drop(store);

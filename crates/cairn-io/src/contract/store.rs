@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, IoSlice};
 use std::thread;
 
-use super::{Aligned, Random, StoreCheck, checks, expect_kind, pattern};
+use super::tools::{Aligned, Random, StoreCheck, checks, expect_kind, pattern};
 use crate::store::{Advice, Store};
 
 pub(super) const CHECKS: &[StoreCheck] = checks![
@@ -293,7 +293,8 @@ fn advice_changes_nothing(store: &dyn Store) {
     }
 }
 
-/// Stripes of a length that shares no boundary with blocks or segments, written by eight threads that all grow the store.
+/// Stripes of a length that shares no boundary with blocks or segments, written by eight threads
+/// that all grow the store.
 fn concurrent_disjoint_writes_do_not_disturb_each_other(store: &dyn Store) {
     const STRIPE: usize = 997;
     let expected = pattern(13, STRIPE * 160);
@@ -333,19 +334,26 @@ fn concurrent_syncs_all_return(store: &dyn Store) {
 fn concurrent_durable_writes_of_blocks_and_of_bytes_agree(store: &dyn Store) {
     let block = block_of(store);
     let (places, rounds) = (16, 12);
-    let expected: Vec<Aligned> = (0..places).map(|place| Aligned::pattern(70 + place, block, block)).collect();
+    let expected: Vec<Aligned> =
+        (0..places).map(|place| Aligned::pattern(70 + place, block, block)).collect();
     let write = |first: usize| -> io::Result<()> {
         for round in 0..rounds {
             for place in (first..expected.len()).step_by(4) {
                 let (at, bytes) = ((place * block) as u64, &expected[place]);
                 match (place + round) % 4 {
                     0 => store.write_at(at, bytes)?,
-                    1 => store.write_durable(at, &[IoSlice::new(&bytes[..7]), IoSlice::new(&bytes[7..])])?,
+                    1 => store.write_durable(
+                        at,
+                        &[IoSlice::new(&bytes[..7]), IoSlice::new(&bytes[7..])],
+                    )?,
                     _ => store.write_durable(at, &[IoSlice::new(bytes)])?,
                 }
                 let mut found = vec![0; block];
                 store.read_at(at, &mut found)?;
-                assert!(found[..] == **bytes, "place {place}, round {round}: reads other bytes than were written");
+                assert!(
+                    found[..] == **bytes,
+                    "place {place}, round {round}: reads other bytes than were written"
+                );
             }
         }
         Ok(())

@@ -1,29 +1,31 @@
 //! Linux: handles whose writes go past the page cache and are durable when they return.
 //!
-//! `O_DIRECT` alone promises nothing: the device's cache may hold the bytes, and the length may not be on the disk. `O_DSYNC` makes the write
-//! return after a flush, or sends it with FUA, as the device can.
+//! `O_DIRECT` alone promises nothing: the device's cache may hold the bytes, and the length may not
+//! be on the disk. `O_DSYNC` makes the write return after a flush, or sends it with FUA, as the
+//! device can.
 //!
-//! Refused is what would not be direct. Some file systems take `O_DIRECT` and write through the page cache (btrfs with checksums, ext4 with
-//! a data journal); an error of the write-back is then reported once for the descriptor, and of two writes at the same time
-//! the wrong one may hear of it ([`DirectStore`](crate::DirectStore) relies on that not being so). `STATX_DIOALIGN` tells; where the kernel is
-//! too old for it (before 6.1), two file systems are known to write directly.
+//! Refused is what would not be direct. Some file systems take `O_DIRECT` and write through the
+//! page cache (btrfs with checksums, ext4 with a data journal); an error of the write-back is then
+//! reported once for the descriptor, and of two writes at the same time the wrong one may hear of
+//! it ([`DirectStore`](crate::DirectStore) relies on that not being so). `STATX_DIOALIGN` tells;
+//! where the kernel is too old for it (before 6.1), two file systems are known to write directly.
 //!
-//! A write over dirty pages of the cache writes these back first, and drops the pages when it is done, so that the cache does not show
-//! what was there before. For a system call, ext4 and XFS hold the file's lock meanwhile, which buffered writes take, too; for a request of an
-//! io_uring they let go of it.
+//! A write over dirty pages of the cache writes these back first, and drops the pages when it is
+//! done, so that the cache does not show what was there before. For a system call, ext4 and XFS
+//! hold the file's lock meanwhile, which buffered writes take, too; for a request of an io_uring
+//! they let go of it.
 
-use std::fs::OpenOptions;
 use std::io::{self, IoSlice};
 #[cfg(feature = "io-uring")]
 use std::os::fd::AsFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
 use rustix::fs::{AtFlags, FsWord, StatxFlags, fstatfs, statx};
-use rustix::io::Errno;
 
-use super::NativeFile;
+use super::file::NativeFile;
+#[cfg(feature = "io-uring")]
+use super::rings::Rings;
 use crate::backend::Backend;
+use crate::dir::Stat;
 use crate::fs::File;
 
 /// `EXT4_SUPER_MAGIC` (ext2 and ext3, too) and `XFS_SUPER_MAGIC`.
@@ -37,21 +39,14 @@ pub(super) struct DirectFile {
     file: NativeFile,
     block_size: usize,
     #[cfg(feature = "io-uring")]
-    rings: Option<super::uring::Rings>,
+    rings: Option<Rings>,
 }
 
 impl DirectFile {
-    /// See [`Fs::open_direct`](crate::Fs::open_direct).
-    pub(super) fn open(path: &Path) -> io::Result<Self> {
+    /// A file that was opened with `O_DIRECT` and `O_DSYNC`, if its writes are direct.
+    pub(super) fn new(file: NativeFile) -> io::Result<Self> {
         let unsupported = || io::Error::from(io::ErrorKind::Unsupported);
-        // rustix's `OFlags::DSYNC` is `O_SYNC` on Linux, which waits for timestamps, too: for a journal commit, on most file systems.
-        let flags = libc::O_DIRECT | libc::O_DSYNC;
-        let opened = OpenOptions::new().write(true).custom_flags(flags).open(path);
-        let file = opened.map_err(|e| match Errno::from_io_error(&e) {
-            Some(Errno::INVAL) => unsupported(),
-            _ => e,
-        })?;
-        let block = match statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
+        let block = match statx(&file.0, c"", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
             Ok(stat) if stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
                 // Zero says that there is no direct I/O.
                 if stat.stx_dio_offset_align == 0 {
@@ -59,12 +54,17 @@ impl DirectFile {
                 }
                 stat.stx_dio_offset_align.max(stat.stx_dio_mem_align)
             }
-            Ok(_) | Err(_) if KNOWN_TO_BE_DIRECT.contains(&fstatfs(&file)?.f_type) => LARGEST_USUAL_BLOCK,
+            Ok(_) | Err(_) if KNOWN_TO_BE_DIRECT.contains(&fstatfs(&file.0)?.f_type) => {
+                LARGEST_USUAL_BLOCK
+            }
             Ok(_) | Err(_) => return Err(unsupported()),
         };
-        let block_size = usize::try_from(block).ok().filter(|block| block.is_power_of_two()).ok_or_else(unsupported)?;
+        let block_size = usize::try_from(block)
+            .ok()
+            .filter(|block| block.is_power_of_two())
+            .ok_or_else(unsupported)?;
         Ok(Self {
-            file: NativeFile(file),
+            file,
             block_size,
             #[cfg(feature = "io-uring")]
             rings: None,
@@ -72,7 +72,7 @@ impl DirectFile {
     }
 
     #[cfg(feature = "io-uring")]
-    pub(super) fn with_rings(self, rings: Option<super::uring::Rings>) -> Self {
+    pub(super) fn with_rings(self, rings: Option<Rings>) -> Self {
         Self { rings, ..self }
     }
 }
@@ -86,7 +86,8 @@ impl File for DirectFile {
     fn write_at(&self, offset: u64, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         #[cfg(feature = "io-uring")]
         if let Some(rings) = &self.rings {
-            return rings.write(self.file.0.as_fd(), offset, slices, || self.file.write_at(offset, slices));
+            return rings
+                .write(self.file.0.as_fd(), offset, slices, || self.file.write_at(offset, slices));
         }
         self.file.write_at(offset, slices)
     }
@@ -97,7 +98,7 @@ impl File for DirectFile {
 
     fn backend(&self) -> Backend {
         #[cfg(feature = "io-uring")]
-        if self.rings.as_ref().is_some_and(super::uring::Rings::in_use) {
+        if self.rings.as_ref().is_some_and(Rings::in_use) {
             return Backend::Uring;
         }
         Backend::Direct
@@ -121,5 +122,13 @@ impl File for DirectFile {
 
     fn try_lock(&self) -> io::Result<bool> {
         self.file.try_lock()
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.file.unlock()
+    }
+
+    fn stat(&self) -> io::Result<Stat> {
+        self.file.stat()
     }
 }

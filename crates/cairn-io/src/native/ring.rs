@@ -1,14 +1,18 @@
 //! An io_uring with one registered buffer, for one write at a time.
 //!
 //! Invariants:
-//! 1. `buffer` is at one address, and registered with the ring, from `new` on until the ring is gone.
-//! 2. `in_flight` is set before the kernel can learn of a request, and cleared when its completion was seen, or when it is known that the kernel never
-//!    took it. While it is set nothing is written to `buffer`, and neither `buffer` nor `ring` is freed: a `Ring` that is dropped
-//!    like this is leaked.
-//! 3. One request is in flight at most. Its completion is known by its number, which no other request of this ring had.
+//! 1. `buffer` is at one address, and registered with the ring, from `new` on until the ring is
+//!    gone.
+//! 2. `in_flight` is set before the kernel can learn of a request, and cleared when its completion
+//!    was seen, or when it is known that the kernel never took it. While it is set nothing is
+//!    written to `buffer`, and neither `buffer` nor `ring` is freed: a `Ring` that is dropped like
+//!    this is leaked.
+//! 3. One request is in flight at most. Its completion is known by its number, which no other
+//!    request of this ring had.
 //!
-//! Why 2: otherwise (1) waiting fails, or panics, with the request in flight; (2) the buffer is filled with the next write's bytes, or freed and
-//! filled by somebody else; (3) the device reads *those* and puts them into the file, at a place that was already acknowledged.
+//! Why 2: otherwise (1) waiting fails, or panics, with the request in flight; (2) the buffer is
+//! filled with the next write's bytes, or freed and used by another thread; (3) the device reads
+//! *those* bytes and puts them into the file, at a place that was already acknowledged.
 #![allow(unsafe_code, reason = "the kernel reads memory while no Rust code is looking")]
 
 use std::io::{self, IoSlice};
@@ -66,7 +70,8 @@ impl Ring {
         let buffer = NonNull::new(memory).expect("a box is not null");
         // From here on dropping it frees the memory.
         let ring = Self { ring: ManuallyDrop::new(ring), buffer, in_flight: None, requests: 0 };
-        let whole = libc::iovec { iov_base: ring.start().as_ptr().cast(), iov_len: ring.capacity() };
+        let whole =
+            libc::iovec { iov_base: ring.start().as_ptr().cast(), iov_len: ring.capacity() };
         // SAFETY: the memory is valid until `drop` frees it, which destroys the ring before.
         unsafe { ring.ring.submitter().register_buffers(&[whole]) }?;
         Ok(ring)
@@ -81,56 +86,94 @@ impl Ring {
         self.buffer.len() * Page::LEN
     }
 
-    /// Writes the slices one after the other from `offset`, durably (`RWF_DSYNC`), and waits until the kernel says what became of it. What it says
-    /// may be that fewer bytes were written.
+    /// Writes the slices one after the other from `offset`, durably (`RWF_DSYNC`), and waits until
+    /// the kernel says what became of it. What it says may be that fewer bytes were written.
     ///
     /// # Panics
     /// When they are more than [`capacity`](Self::capacity), or the ring is of no further use.
-    pub(super) fn write(&mut self, file: BorrowedFd<'_>, offset: u64, slices: &[IoSlice<'_>]) -> Outcome {
+    pub(super) fn write(
+        &mut self,
+        file: BorrowedFd<'_>,
+        offset: u64,
+        slices: &[IoSlice<'_>],
+    ) -> Outcome {
         assert!(self.in_flight.is_none(), "the ring has lost a request");
         // The kernel takes -1 for "where the last write ended".
         if i64::try_from(offset).is_err() {
             return Outcome::Returned(Err(io::ErrorKind::InvalidInput.into()));
         }
-        let mut len = 0;
-        for slice in slices {
-            assert!(slice.len() <= self.capacity() - len, "more than the buffer holds");
-            // SAFETY: `len + slice.len()` bytes lie inside the buffer, as asserted; nobody can have a reference into it, and no request that
-            // reads it is in flight.
-            unsafe { ptr::copy_nonoverlapping(slice.as_ptr(), self.start().as_ptr().add(len), slice.len()) };
-            len += slice.len();
-        }
+        let len = self.fill(slices);
         let Ok(request_len) = u32::try_from(len) else { return Outcome::NotTaken };
         self.requests += 1;
         let number = self.requests;
-        // By descriptor, which `file` keeps open until we return: no slot of the ring that could come to mean another file.
-        let request = opcode::WriteFixed::new(types::Fd(file.as_raw_fd()), self.start().as_ptr(), request_len, 0)
-            .offset(offset)
-            .rw_flags(libc::RWF_DSYNC)
-            .build()
-            .user_data(number);
+        // By descriptor, which `file` keeps open until we return: no slot of the ring that could
+        // come to mean another file.
+        let request = opcode::WriteFixed::new(
+            types::Fd(file.as_raw_fd()),
+            self.start().as_ptr(),
+            request_len,
+            0,
+        )
+        .offset(offset)
+        .rw_flags(libc::RWF_DSYNC)
+        .build()
+        .user_data(number);
         self.in_flight = Some(number);
-        // SAFETY: the buffer stays valid and unchanged, and the descriptor open, until the completion was seen, or for good: by `in_flight` for
-        // the former, and because this function does not return before, for the latter. If it returns `Lost`, the kernel has its own reference to
-        // the file.
+        // SAFETY: the buffer stays valid and unchanged, and the descriptor open, until the
+        // completion was seen, or for good: by `in_flight` for the former, and because this
+        // function does not return before, for the latter. If it returns `Lost`, the kernel has its
+        // own reference to the file.
         if unsafe { self.ring.submission().push(&request) }.is_err() {
             self.in_flight = None;
             return Outcome::NotTaken;
         }
+        self.wait_for(number)
+    }
+
+    /// Copies the slices into the buffer, one after the other; returns how many bytes.
+    ///
+    /// # Panics
+    /// When they are more than [`capacity`](Self::capacity).
+    fn fill(&mut self, slices: &[IoSlice<'_>]) -> usize {
+        assert!(self.in_flight.is_none(), "the kernel may be reading the buffer");
+        let mut len = 0;
+        for slice in slices {
+            assert!(slice.len() <= self.capacity() - len, "more than the buffer holds");
+            // SAFETY: `len + slice.len()` bytes lie inside the buffer, as asserted; no reference
+            // into it exists, and no request that reads it is in flight.
+            unsafe {
+                ptr::copy_nonoverlapping(
+                    slice.as_ptr(),
+                    self.start().as_ptr().add(len),
+                    slice.len(),
+                )
+            };
+            len += slice.len();
+        }
+        len
+    }
+
+    /// Has the kernel take the request `number`, and waits for its completion.
+    fn wait_for(&mut self, number: u64) -> Outcome {
         loop {
             let entered = self.ring.submit_and_wait(1);
             let mut completions = self.ring.completion();
-            if let Some(completion) = completions.find(|completion| completion.user_data() == number) {
+            if let Some(completion) =
+                completions.find(|completion| completion.user_data() == number)
+            {
                 drop(completions);
                 self.in_flight = None;
                 let result = completion.result();
-                return Outcome::Returned(usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)));
+                return Outcome::Returned(
+                    usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result)),
+                );
             }
             drop(completions);
             match entered {
                 Ok(_) => {}
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                // The kernel looks for requests in that call alone, and nobody will make it again for this ring.
+                // The kernel looks for requests in that call alone, and it is not made again for
+                // this ring.
                 Err(_) if !self.ring.submission().is_empty() => {
                     self.in_flight = None;
                     return Outcome::NotTaken;
@@ -148,7 +191,8 @@ impl Drop for Ring {
         }
         // SAFETY: it is not used again.
         unsafe { ManuallyDrop::drop(&mut self.ring) };
-        // SAFETY: it comes from a box, and the ring, which was the only other one to know it, is gone with no request in flight.
+        // SAFETY: it comes from a box, and the ring, which was the only other one to know it, is
+        // gone with no request in flight.
         drop(unsafe { Box::from_raw(self.buffer.as_ptr()) });
     }
 }
@@ -160,7 +204,10 @@ mod tests {
 
     use super::*;
 
-    #[expect(clippy::print_stderr, reason = "a test that checks nothing must not look as if it did")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "a test that checks nothing must not look as if it did"
+    )]
     /// A ring, where the machine lets us have one.
     fn ring(pages: usize) -> Option<Ring> {
         Ring::new(pages).map_err(|e| eprintln!("SKIPPED: no io_uring: {e}")).ok()
@@ -187,6 +234,14 @@ mod tests {
         assert!(found[1090..].iter().all(|byte| *byte == 100));
     }
 
+    /// What the kernel said of a write that failed.
+    fn error(outcome: Outcome) -> io::Error {
+        match outcome {
+            Outcome::Returned(Err(e)) => e,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[test]
     fn an_error_is_the_one_of_the_write_and_the_ring_goes_on() {
         let Some(mut ring) = ring(1) else { return };
@@ -197,24 +252,15 @@ mod tests {
         let full = OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let bytes = [IoSlice::new(b"abc")];
         for _ in 0..3 {
-            let refused = ring.write(reader.as_fd(), 0, &bytes);
-            assert!(
-                matches!(&refused, Outcome::Returned(Err(e)) if e.raw_os_error() == Some(libc::EBADF)),
-                "{refused:?}"
-            );
-            let refused = ring.write(full.as_fd(), 0, &bytes);
-            assert!(
-                matches!(&refused, Outcome::Returned(Err(e)) if e.kind() == io::ErrorKind::StorageFull),
-                "{refused:?}"
-            );
+            let refused = error(ring.write(reader.as_fd(), 0, &bytes));
+            assert_eq!(refused.raw_os_error(), Some(libc::EBADF));
+            let refused = error(ring.write(full.as_fd(), 0, &bytes));
+            assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
             let written = ring.write(file.as_fd(), 0, &bytes);
             assert!(matches!(written, Outcome::Returned(Ok(3))), "{written:?}");
         }
-        let refused = ring.write(file.as_fd(), u64::MAX, &bytes);
-        assert!(
-            matches!(&refused, Outcome::Returned(Err(e)) if e.kind() == io::ErrorKind::InvalidInput),
-            "{refused:?}"
-        );
+        let refused = error(ring.write(file.as_fd(), u64::MAX, &bytes));
+        assert_eq!(refused.kind(), io::ErrorKind::InvalidInput);
         assert_eq!(std::fs::read(&path).expect("the file"), b"abc");
     }
 

@@ -6,14 +6,13 @@ use std::cell::Cell;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 
-use cairn_io::{Backend, DirectStore, FileStore, Fs, MemStore, NativeFs, SegmentedOptions, Store, contract};
+use cairn_io::{Backend, DirectStore, FileStore, Fs, MemStore, NativeFs, Store, contract};
 use cairn_sim::{SectorSize, SimFs, SimOptions};
+use cairn_trial::WatchedFs;
 use tempfile::TempDir;
 
-use crate::direct::{Refusal, Refusing, direct_dir};
-use crate::watched::WatchedFs;
+use crate::direct::{Refusal, direct_dir, refusing};
 
 /// Makes stores in directories of their own, which live as long as the test.
 fn in_directories(make: impl Fn(&TempDir) -> Box<dyn Store>) {
@@ -28,11 +27,6 @@ fn in_directories(make: impl Fn(&TempDir) -> Box<dyn Store>) {
     });
 }
 
-fn segmented(fs: Arc<dyn Fs>, dir: &TempDir, segment_size: u64) -> Box<dyn Store> {
-    let options = SegmentedOptions::new().segment_size_bytes(segment_size).open_files_max(2);
-    Box::new(options.open(fs, dir.path()).unwrap())
-}
-
 #[test]
 fn native_fs_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
@@ -43,6 +37,17 @@ fn native_fs_keeps_the_contract() {
 fn the_watched_file_system_keeps_the_contract() {
     let dir = tempfile::tempdir().unwrap();
     contract::fs(&WatchedFs::default(), dir.path());
+}
+
+#[cfg(unix)]
+#[test]
+fn file_systems_that_have_links_keep_the_contract() {
+    use std::os::unix::fs::symlink;
+    let all: [&dyn Fs; 2] = [&NativeFs, &WatchedFs::default()];
+    for fs in all {
+        let dir = tempfile::tempdir().unwrap();
+        contract::symbolic_links(fs, dir.path(), &|to, name| symlink(to, name));
+    }
 }
 
 #[test]
@@ -88,7 +93,9 @@ fn direct_files_keep_the_contract() {
 
 #[test]
 fn direct_store_keeps_the_contract() {
-    in_direct_directories(|dir| Box::new(DirectStore::open(&NativeFs, &dir.path().join("data")).unwrap()));
+    in_direct_directories(|dir| {
+        Box::new(DirectStore::open(&NativeFs, &dir.path().join("data")).unwrap())
+    });
 }
 
 #[test]
@@ -107,33 +114,21 @@ fn direct_store_keeps_the_contract_on_a_simulated_machine() {
 fn direct_store_keeps_the_contract_over_short_and_interrupted_calls() {
     let fs = WatchedFs::default();
     fs.be_choppy();
-    in_direct_directories(|dir| Box::new(DirectStore::open(&fs, &dir.path().join("data")).unwrap()));
+    in_direct_directories(|dir| {
+        Box::new(DirectStore::open(&fs, &dir.path().join("data")).unwrap())
+    });
 }
 
 /// Whatever way the file system takes, and where it takes none.
 #[test]
 fn direct_store_keeps_the_contract_where_direct_writes_are_refused() {
-    in_directories(|dir| Box::new(DirectStore::open(&Refusing(Refusal::Open), &dir.path().join("data")).unwrap()));
+    in_directories(|dir| {
+        Box::new(DirectStore::open(&refusing(Refusal::Open), &dir.path().join("data")).unwrap())
+    });
     for kind in [io::ErrorKind::InvalidInput, io::ErrorKind::Unsupported] {
-        let fs = Refusing(Refusal::Write(kind));
+        let fs = refusing(Refusal::Write(kind));
         in_directories(|dir| Box::new(DirectStore::open(&fs, &dir.path().join("data")).unwrap()));
     }
-}
-
-#[test]
-fn segmented_store_keeps_the_contract_in_one_file_and_in_many() {
-    for segment_size in [4096, 12_288, 1 << 20] {
-        in_directories(|dir| segmented(Arc::new(NativeFs), dir, segment_size));
-    }
-}
-
-#[test]
-fn segmented_store_keeps_the_contract_over_short_and_interrupted_calls() {
-    let fs = WatchedFs::default();
-    fs.be_choppy();
-    in_directories(|dir| segmented(Arc::new(fs.clone()), dir, 8192));
-    fs.allow_closing_unsynced();
-    fs.expect_no_violation();
 }
 
 #[test]
@@ -144,10 +139,6 @@ fn reopened_stores_are_the_same() {
     if let Some(dir) = direct_dir() {
         let path = dir.path().join("data");
         contract::reopened_store(|| Box::new(DirectStore::open(&NativeFs, &path).unwrap()));
-    }
-    for segment_size in [4096, 65_536] {
-        let dir = tempfile::tempdir().unwrap();
-        contract::reopened_store(|| segmented(Arc::new(NativeFs), &dir, segment_size));
     }
 }
 
@@ -208,7 +199,9 @@ impl Store for Broken {
     fn truncate(&self, len: u64) -> io::Result<()> {
         match self.1 {
             Fault::TruncateKeepsBytes => Ok(()),
-            Fault::TruncateExtends if len > self.0.len()? && len < 1 << 20 => self.0.write_at(len - 1, &[0]),
+            Fault::TruncateExtends if len > self.0.len()? && len < 1 << 20 => {
+                self.0.write_at(len - 1, &[0])
+            }
             _ => self.0.truncate(len),
         }
     }

@@ -1,19 +1,19 @@
-//! Writes past the page cache: which way a store takes, what it does when that way is refused, and what others see meanwhile.
+//! Writes past the page cache: which way a store takes, what it does when that way is refused, and
+//! what others see meanwhile.
 //!
 //! guards: L02, L08, L46, L47
 
-use std::ffi::OsString;
 use std::io::{self, ErrorKind, IoSlice};
 use std::path::Path;
 use std::sync::{Arc, Barrier};
 use std::thread;
-use std::time::SystemTime;
 
-use cairn_io::{Access, Backend, DirectStore, File, Fs, NativeFs, Store};
+use cairn_io::{
+    Access, Backend, DirectStore, File, Fs, Layer, Layered, NativeFs, Stat, Store, Through,
+};
 use cairn_sim::{Call, Errno, FaultPlan, SimFs};
+use cairn_trial::WatchedFs;
 use tempfile::TempDir;
-
-use crate::watched::WatchedFs;
 
 /// A whole number of any device's blocks.
 #[derive(Clone)]
@@ -44,46 +44,32 @@ pub(crate) enum Refusal {
     Write(ErrorKind),
 }
 
-/// [`NativeFs`] without direct writes: they are refused when the handle is opened, or not before the first write.
+/// Direct writes are refused: when the handle is opened, or not before the first write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Refusing(pub(crate) Refusal);
+
+/// The real file system, without direct writes.
+pub(crate) fn refusing(refusal: Refusal) -> Layered<Refusing> {
+    Layered::new(Arc::new(NativeFs), Refusing(refusal))
+}
 
 #[derive(Debug)]
 struct RefusingFile(Arc<dyn File>, ErrorKind);
 
-impl Fs for Refusing {
-    fn open(&self, path: &Path, access: Access) -> io::Result<Arc<dyn File>> {
-        NativeFs.open(path, access)
-    }
-    fn open_direct(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        match self {
-            Self(Refusal::Open) => Err(ErrorKind::Unsupported.into()),
-            Self(Refusal::Write(kind)) => Ok(Arc::new(RefusingFile(NativeFs.open(path, Access::ReadWrite)?, *kind))),
+impl Layer for Refusing {
+    fn before(&self, call: Through, _: &Path, _: Option<&Path>) -> io::Result<()> {
+        match (call, self.0) {
+            (Through::OpenDirect, Refusal::Open) => Err(ErrorKind::Unsupported.into()),
+            _ => Ok(()),
         }
     }
-    fn create_new(&self, path: &Path) -> io::Result<Arc<dyn File>> {
-        NativeFs.create_new(path)
-    }
-    fn create_dir(&self, path: &Path) -> io::Result<()> {
-        NativeFs.create_dir(path)
-    }
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        NativeFs.rename(from, to)
-    }
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        NativeFs.remove(path)
-    }
-    fn list(&self, dir: &Path) -> io::Result<Vec<OsString>> {
-        NativeFs.list(dir)
-    }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        NativeFs.sync_dir(dir)
-    }
-    fn now(&self) -> SystemTime {
-        NativeFs.now()
-    }
-    fn random(&self) -> io::Result<[u8; 16]> {
-        NativeFs.random()
+    fn file(&self, call: Through, path: &Path, file: Arc<dyn File>) -> io::Result<Arc<dyn File>> {
+        match (call, self.0) {
+            (Through::OpenDirect, Refusal::Write(kind)) => {
+                Ok(Arc::new(RefusingFile(NativeFs.open(path, Access::ReadWrite)?, kind)))
+            }
+            _ => Ok(file),
+        }
     }
 }
 
@@ -115,6 +101,15 @@ impl File for RefusingFile {
     fn try_lock(&self) -> io::Result<bool> {
         self.0.try_lock()
     }
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+    fn stat(&self) -> io::Result<Stat> {
+        self.0.stat()
+    }
+    fn data_from(&self, offset: u64) -> io::Result<u64> {
+        self.0.data_from(offset)
+    }
 }
 
 /// What the simulated machine was asked to write directly, and to sync.
@@ -134,7 +129,12 @@ fn blocks_are_one_direct_write_and_no_barrier() {
     let (sim, store) = simulated();
     let block = Block([1; 4096]);
     assert_eq!((store.backend(), store.block_size()), (Backend::Direct, 512));
-    store.write_durable(512, &[IoSlice::new(&block.0), IoSlice::new(b""), IoSlice::new(&block.0[512..1024])]).unwrap();
+    store
+        .write_durable(
+            512,
+            &[IoSlice::new(&block.0), IoSlice::new(b""), IoSlice::new(&block.0[512..1024])],
+        )
+        .unwrap();
     assert_eq!(calls(&sim), (1, 0, 0));
     assert!(sim.dirty().is_empty());
 }
@@ -142,7 +142,8 @@ fn blocks_are_one_direct_write_and_no_barrier() {
 #[test]
 fn what_is_no_block_is_written_and_synced() {
     let block = Block([1; 4096]);
-    let cases: [(u64, &[u8]); 4] = [(0, &block.0[..100]), (100, &block.0), (0, &block.0[8..520]), (512, b"abc")];
+    let cases: [(u64, &[u8]); 4] =
+        [(0, &block.0[..100]), (100, &block.0), (0, &block.0[8..520]), (512, b"abc")];
     for (offset, bytes) in cases {
         let (sim, store) = simulated();
         store.write_durable(offset, &[IoSlice::new(bytes)]).unwrap();
@@ -169,16 +170,19 @@ fn a_refused_write_is_done_the_other_way_and_so_are_all_later_ones() {
     }
 }
 
-/// The last byte of the largest file would be one too far: no way of writing takes that, and the next write is direct again.
+/// The last byte of the largest file would be one too far: no way of writing takes that, and the
+/// next write is direct again.
 #[test]
 fn a_write_that_no_way_takes_does_not_give_up_direct_writes() {
     let (sim, store) = simulated();
     let block = Block([1; 4096]);
-    sim.set_faults(FaultPlan::new().fail(Call::WriteDirect, 0, Errno::Kind(ErrorKind::InvalidInput)).fail(
-        Call::Write,
-        0,
-        Errno::Kind(ErrorKind::InvalidInput),
-    ));
+    sim.set_faults(
+        FaultPlan::new().fail(Call::WriteDirect, 0, Errno::Kind(ErrorKind::InvalidInput)).fail(
+            Call::Write,
+            0,
+            Errno::Kind(ErrorKind::InvalidInput),
+        ),
+    );
     store.write_durable(0, &[IoSlice::new(&block.0)]).unwrap_err();
     assert_eq!(store.backend(), Backend::Direct);
     store.write_durable(0, &[IoSlice::new(&block.0)]).unwrap();
@@ -186,7 +190,8 @@ fn a_write_that_no_way_takes_does_not_give_up_direct_writes() {
     let Some(dir) = direct_dir() else { return };
     let store = DirectStore::open(&NativeFs, &dir.path().join("data")).unwrap();
     store.write_durable(i64::MAX as u64 - 4095, &[IoSlice::new(&block.0)]).unwrap_err();
-    // Where the system says "too large" instead, the store has stopped: whether bytes were written is not known from an error.
+    // Where the system says "too large" instead, the store has stopped: whether bytes were written
+    // is not known from an error.
     match store.sync() {
         Ok(()) => store.write_durable(0, &[IoSlice::new(&block.0)]).unwrap(),
         Err(e) => assert_eq!(e.kind(), ErrorKind::FileTooLarge),
@@ -211,14 +216,19 @@ fn a_refusal_after_a_part_was_written_is_a_failure() {
 fn a_write_that_never_gets_on_fails() {
     let (sim, store) = simulated();
     let block = Block([1; 4096]);
-    sim.set_faults(FaultPlan::new().on(Call::WriteDirect, 1..u64::MAX, cairn_sim::Fault::Short(100)));
+    sim.set_faults(FaultPlan::new().on(
+        Call::WriteDirect,
+        1..u64::MAX,
+        cairn_sim::Fault::Short(100),
+    ));
     store.write_durable(0, &[IoSlice::new(&block.0)]).unwrap();
     let e = store.write_durable(4096, &[IoSlice::new(&block.0)]).unwrap_err();
     assert_eq!(e.kind(), ErrorKind::WriteZero);
     store.sync().unwrap_err();
 }
 
-/// Another write that was under way when one failed says nothing that could be taken for success, nor does a barrier.
+/// Another write that was under way when one failed says nothing that could be taken for success,
+/// nor does a barrier.
 #[test]
 fn no_call_says_ok_after_a_failure_beside_it() {
     for call in [Call::WriteDirect, Call::Sync] {
@@ -257,7 +267,9 @@ fn direct_writes_run_beside_each_other_and_beside_a_barrier() {
     thread::scope(|scope| {
         for place in 0..3 {
             let store = &store;
-            scope.spawn(move || store.write_durable(place * 4096, &[IoSlice::new(&Block([1; 4096]).0)]).unwrap());
+            scope.spawn(move || {
+                store.write_durable(place * 4096, &[IoSlice::new(&Block([1; 4096]).0)]).unwrap()
+            });
         }
         hold.wait_for(3);
         store.sync().unwrap();
@@ -281,7 +293,8 @@ fn direct_bytes_are_behind_a_barrier_and_others_are_not() {
     fs.expect_synced();
 }
 
-/// Readers follow a writer of blocks: what is acknowledged is read, in whole blocks, through the page cache and from the start.
+/// Readers follow a writer of blocks: what is acknowledged is read, in whole blocks, through the
+/// page cache and from the start.
 #[test]
 fn readers_see_what_is_written_past_the_page_cache() {
     const BLOCKS: u8 = 200;
@@ -312,7 +325,9 @@ fn readers_see_what_is_written_past_the_page_cache() {
         }
         start.wait();
         for byte in 1..=BLOCKS {
-            store.write_durable(u64::from(byte - 1) * 4096, &[IoSlice::new(&Block([byte; 4096]).0)]).unwrap();
+            store
+                .write_durable(u64::from(byte - 1) * 4096, &[IoSlice::new(&Block([byte; 4096]).0)])
+                .unwrap();
             written.store(byte, std::sync::atomic::Ordering::SeqCst);
         }
     });
@@ -322,11 +337,10 @@ fn readers_see_what_is_written_past_the_page_cache() {
 fn stores_say_how_they_write() {
     let dir = tempfile::tempdir().unwrap();
     let file = cairn_io::FileStore::open(&NativeFs, &dir.path().join("file")).unwrap();
-    let segmented = cairn_io::SegmentedOptions::new().open(Arc::new(NativeFs), &dir.path().join("store")).unwrap();
-    let refusing = DirectStore::open(&Refusing(Refusal::Open), &dir.path().join("direct")).unwrap();
+    let refusing = DirectStore::open(&refusing(Refusal::Open), &dir.path().join("direct")).unwrap();
     let memory = cairn_io::MemStore::new();
-    let stores: [(&dyn Store, &str); 4] =
-        [(&file, "buffered"), (&segmented, "buffered"), (&refusing, "buffered"), (&memory, "memory")];
+    let stores: [(&dyn Store, &str); 3] =
+        [(&file, "buffered"), (&refusing, "buffered"), (&memory, "memory")];
     for (store, name) in stores {
         assert_eq!((store.backend().to_string().as_str(), store.block_size()), (name, 1));
     }

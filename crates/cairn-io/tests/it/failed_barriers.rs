@@ -2,36 +2,15 @@
 //!
 //! guards: L02, L08, L51, L52
 
-use std::error::Error as _;
 use std::io::{self, IoSlice};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 
-use cairn_io::{Backend, DirectStore, File, FileStore, Fs, NativeFs, SegmentedOptions, Store};
+use cairn_io::{Backend, DirectStore, File, FileStore, Fs, NativeFs, Stat, Store};
+use cairn_trial::{WatchedFs, expect_stopped};
 
 use crate::direct::{Block, direct_dir};
-use crate::watched::WatchedFs;
-
-#[track_caller]
-fn expect_stopped(store: &dyn Store) {
-    let refused = [
-        store.sync(),
-        store.write_at(0, b"x"),
-        store.write_durable(0, &[IoSlice::new(b"x")]),
-        store.truncate(0),
-        store.preallocate(0, 1),
-        store.sync(),
-    ];
-    for (i, result) in refused.into_iter().enumerate() {
-        let e = result.expect_err(&format!("call {i} said Ok"));
-        let first = e.source().expect("the first failure is the source").to_string();
-        assert!(first.contains("injected"), "call {i}: {first}");
-    }
-    let mut found = [0; 3];
-    assert_eq!(store.read_at(0, &mut found).unwrap(), 3, "reading goes on");
-    assert_eq!(&found, b"abc");
-}
 
 #[test]
 fn file_store_latches_the_first_failed_barrier() {
@@ -65,35 +44,6 @@ fn direct_store_latches_the_first_failed_barrier_and_the_first_failed_direct_wri
         expect_stopped(&store);
         store.write_durable(0, &[IoSlice::new(&block.0)]).unwrap_err();
         assert_eq!(store.backend(), Backend::Direct, "a failure is no refusal");
-    }
-}
-
-#[test]
-fn segmented_store_latches_the_first_failed_barrier() {
-    // 1: the sync; 2: the barrier that fills a segment before the next one appears; 3: the directory's, after a removal.
-    for case in 1..=3 {
-        let (fs, dir) = (WatchedFs::default(), tempfile::tempdir().unwrap());
-        let options = SegmentedOptions::new().segment_size_bytes(4096);
-        let store = options.open(Arc::new(fs.clone()), dir.path()).unwrap();
-        store.write_durable(0, &[IoSlice::new(b"abc"), IoSlice::new(&[1; 9000])]).unwrap();
-        let failed = match case {
-            1 => {
-                store.write_at(0, b"abc").unwrap();
-                fs.fail_at(0);
-                store.sync()
-            }
-            2 => {
-                fs.fail_at(1);
-                store.write_at(20_000, b"x")
-            }
-            _ => {
-                fs.fail_at(1);
-                store.truncate(5)
-            }
-        };
-        failed.unwrap_err();
-        assert!(fs.failed().unwrap().starts_with("sync"), "{case}: {:?}", fs.failed());
-        expect_stopped(&store);
     }
 }
 
@@ -144,6 +94,12 @@ impl File for ReportsOnce {
     fn try_lock(&self) -> io::Result<bool> {
         self.inner.try_lock()
     }
+    fn unlock(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn stat(&self) -> io::Result<Stat> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
 }
 
 #[test]
@@ -172,7 +128,8 @@ fn an_error_reported_once_reaches_every_waiter() {
 fn waiters_share_barriers() {
     let dir = tempfile::tempdir().unwrap();
     let inner = NativeFs.create_new(&dir.path().join("data")).unwrap();
-    let file = Arc::new(ReportsOnce { inner, barriers: AtomicU64::new(1), running: AtomicU64::new(0) });
+    let file =
+        Arc::new(ReportsOnce { inner, barriers: AtomicU64::new(1), running: AtomicU64::new(0) });
     let store = FileStore::new(Arc::clone(&file) as Arc<dyn File>);
     let start = Barrier::new(16);
     thread::scope(|scope| {
@@ -183,7 +140,8 @@ fn waiters_share_barriers() {
             });
         }
     });
-    // The first may begin before the others called, and one that is late runs its own; never one each.
+    // The first may begin before the others called, and one that is late runs its own; never one
+    // each.
     let barriers = file.barriers.load(Ordering::SeqCst) - 1;
     assert!(barriers < 16, "{barriers} barriers for 16 waiters");
 }

@@ -7,10 +7,7 @@ mod contracts;
 mod crash;
 mod direct;
 mod failed_barriers;
-mod faults;
 mod native;
 mod replacing;
-mod segmented;
 #[cfg(all(feature = "io-uring", target_os = "linux"))]
 mod uring;
-mod watched;

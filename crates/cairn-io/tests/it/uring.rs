@@ -1,16 +1,22 @@
-//! Direct writes through io_uring do what direct writes do: many at a time, larger than a ring's buffer, and refused.
+//! Direct writes through io_uring do what direct writes do: many at a time, larger than a ring's
+//! buffer, and refused.
 //!
 //! guards: L45, L46
 
 use std::io::{ErrorKind, IoSlice};
 use std::thread;
 
-use cairn_io::{Access, Backend, DirectStore, Fs, NativeFs, Store, UringFs, contract, read_full_at};
+use cairn_io::{
+    Access, Backend, DirectStore, Fs, NativeFs, Store, UringFs, contract, read_full_at,
+};
 
 use crate::direct::{Block, direct_dir};
 
 /// Says what was tested: on a machine without io_uring the same tests test the way without.
-#[expect(clippy::print_stdout, reason = "a test that checks less must not look as if it checked all")]
+#[expect(
+    clippy::print_stdout,
+    reason = "a test that checks less must not look as if it checked all"
+)]
 fn expect_backend(backend: Backend) {
     match backend {
         Backend::Uring => {}
@@ -23,6 +29,10 @@ fn expect_backend(backend: Backend) {
 fn files_written_through_rings_keep_the_contract() {
     let Some(dir) = direct_dir() else { return };
     contract::fs(&UringFs, dir.path());
+    let Some(dir) = direct_dir() else { return };
+    contract::symbolic_links(&UringFs, dir.path(), &|to, name| {
+        std::os::unix::fs::symlink(to, name)
+    });
 }
 
 #[test]
@@ -35,10 +45,13 @@ fn direct_store_on_rings_keeps_the_contract() {
         expect_backend(store.backend());
         Box::new(store)
     });
-    contract::reopened_store(|| Box::new(DirectStore::open(&UringFs, &dir.path().join("reopened")).unwrap()));
+    contract::reopened_store(|| {
+        Box::new(DirectStore::open(&UringFs, &dir.path().join("reopened")).unwrap())
+    });
 }
 
-/// More threads than a file has rings, sizes below and above a ring's buffer, and other files at the same time. Each byte says who wrote it where.
+/// More threads than a file has rings, sizes below and above a ring's buffer, and other files at
+/// the same time. Each byte says who wrote it where.
 #[test]
 fn many_writers_write_what_they_meant_where_they_meant_it() {
     const THREADS: usize = 9;
@@ -57,7 +70,9 @@ fn many_writers_write_what_they_meant_where_they_meant_it() {
                             let mut blocks = memory;
                             for (i, block) in blocks.iter_mut().enumerate() {
                                 block.0.fill(file);
-                                block.0[..8].copy_from_slice(&((thread * SPAN / 4096 + i) as u64).to_le_bytes());
+                                block.0[..8].copy_from_slice(
+                                    &((thread * SPAN / 4096 + i) as u64).to_le_bytes(),
+                                );
                             }
                             // 4 KiB, 8 KiB, ... with the last one larger than what a ring takes.
                             let (mut at, mut len) = (0, 1);
@@ -65,7 +80,9 @@ fn many_writers_write_what_they_meant_where_they_meant_it() {
                                 let end = (at + len).min(blocks.len());
                                 let slices: Vec<IoSlice<'_>> =
                                     blocks[at..end].iter().map(|b| IoSlice::new(&b.0)).collect();
-                                store.write_durable((thread * SPAN + at * 4096) as u64, &slices).unwrap();
+                                store
+                                    .write_durable((thread * SPAN + at * 4096) as u64, &slices)
+                                    .unwrap();
                                 (at, len) = (end, len * 2);
                             }
                         });

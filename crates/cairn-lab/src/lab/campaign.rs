@@ -53,7 +53,12 @@ pub(crate) fn interruption() -> Result<Arc<AtomicBool>> {
 fn print_facts(run: &Run) -> Result<()> {
     let kernel = rustix::system::uname();
     let release = kernel.release().to_string_lossy().into_owned();
-    println!("kernel {release} {}, {} processors, seed {}", kernel.machine().to_string_lossy(), processors(), run.seed);
+    println!(
+        "kernel {release} {}, {} processors, seed {}",
+        kernel.machine().to_string_lossy(),
+        processors(),
+        run.seed
+    );
     for fs in &run.fs {
         let mut command = std::process::Command::new(fs.maker());
         let output = command.arg("-V").output()?;
@@ -98,7 +103,9 @@ impl<'a> Campaign<'a> {
         }
         if run.control.is_some() && preload.is_none() && workloads.contains(&Workload::Tool) {
             if run.control == Some(Control::All) {
-                println!("no libeatmydata here: the control runs with the library, not with the tool");
+                println!(
+                    "no libeatmydata here: the control runs with the library, not with the tool"
+                );
             }
             workloads = vec![Workload::Library];
         }
@@ -109,7 +116,7 @@ impl<'a> Campaign<'a> {
         if workloads.contains(&Workload::Tool) {
             ensure!(
                 cairn.is_file(),
-                "no {}; build it with `cargo build --release -p cairn-cli`, or see --cairn",
+                "no {}; build it with `cargo build --release -p cairn-tool`, or see --cairn",
                 cairn.display()
             );
         }
@@ -118,11 +125,16 @@ impl<'a> Campaign<'a> {
 
     fn run_on(&self, fs: FileSystem) -> Result<bool> {
         let started = Instant::now();
-        let shared =
-            Shared { totals: Mutex::default(), rounds: AtomicU64::new(0), stop: AtomicBool::new(false), started };
+        let shared = Shared {
+            totals: Mutex::default(),
+            rounds: AtomicU64::new(0),
+            stop: AtomicBool::new(false),
+            started,
+        };
         let jobs = self.run.jobs.unwrap_or(processors() * 2).max(1);
         let result = thread::scope(|scope| {
-            let workers: Vec<_> = (0..jobs).map(|_| scope.spawn(|| self.work(fs, &shared))).collect();
+            let workers: Vec<_> =
+                (0..jobs).map(|_| scope.spawn(|| self.work(fs, &shared))).collect();
             let mut shown = Instant::now();
             while workers.iter().any(|worker| !worker.is_finished()) {
                 thread::sleep(Duration::from_millis(20));
@@ -133,7 +145,8 @@ impl<'a> Campaign<'a> {
             }
             let mut result = Ok(());
             for worker in workers {
-                let ended = worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked")));
+                let ended =
+                    worker.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a worker panicked")));
                 result = result.and(ended);
             }
             result
@@ -152,7 +165,10 @@ impl<'a> Campaign<'a> {
             let own: u64 = totals.own.values().sum();
             let rare = own * OWN_RARE <= totals.states;
             if !rare {
-                println!("{}: the file system copes with too few states for them to say anything", fs.name());
+                println!(
+                    "{}: the file system copes with too few states for them to say anything",
+                    fs.name()
+                );
             }
             return Ok(totals.violations == 0 && rare);
         }
@@ -171,17 +187,29 @@ impl<'a> Campaign<'a> {
             depth = if survivor.is_some() { depth + 1 } else { 0 };
             let found = self.round(&bench, nth, survivor.take(), shared);
             let found = found.inspect_err(|_| shared.stop.store(true, Ordering::Relaxed));
-            survivor = found.with_context(|| format!("{}, round {nth}", fs.name()))?.filter(|_| depth < DEPTH_MAX);
+            survivor = found
+                .with_context(|| format!("{}, round {nth}", fs.name()))?
+                .filter(|_| depth < DEPTH_MAX);
         }
         Ok(())
     }
 
-    fn round(&self, bench: &Bench, nth: u64, survivor: Option<Survivor>, shared: &Shared) -> Result<Option<Survivor>> {
+    fn round(
+        &self,
+        bench: &Bench,
+        nth: u64,
+        survivor: Option<Survivor>,
+        shared: &Shared,
+    ) -> Result<Option<Survivor>> {
         let nested = survivor.is_some();
         let plan = Plan {
             seed: self.run.seed.wrapping_mul(1_000_000).wrapping_add(nth),
             // Only the library tells what it found when it opened what survived.
-            workload: if nested { Workload::Library } else { self.workloads[nth as usize % self.workloads.len()] },
+            workload: if nested {
+                Workload::Library
+            } else {
+                self.workloads[nth as usize % self.workloads.len()]
+            },
             control: self.run.control,
             backend: self.run.backend,
             cairn: self.cairn.clone(),
@@ -200,7 +228,13 @@ impl<'a> Campaign<'a> {
         Ok(survivor)
     }
 
-    fn note(&self, verdict: &Verdict, case: &dyn Fn(&Verdict) -> Case, nested: bool, shared: &Shared) -> Result<()> {
+    fn note(
+        &self,
+        verdict: &Verdict,
+        case: &dyn Fn(&Verdict) -> Case,
+        nested: bool,
+        shared: &Shared,
+    ) -> Result<()> {
         let mut totals = shared.lock();
         totals.states += 1;
         totals.nested += u64::from(nested);
@@ -213,16 +247,23 @@ impl<'a> Campaign<'a> {
                 }
                 (self.run.control.is_none(), "VIOLATION")
             }
-            Verdict::Unmountable(reason) => {
-                (totals.count_own(format!("unmountable: {reason}")), "unmountable (file system's own)")
+            Verdict::Unmountable(reason) => (
+                totals.count_own(format!("unmountable: {reason}")),
+                "unmountable (file system's own)",
+            ),
+            Verdict::Damaged(reason) => {
+                (totals.count_own(format!("damaged: {reason}")), "damaged (file system's own)")
             }
-            Verdict::Damaged(reason) => (totals.count_own(format!("damaged: {reason}")), "damaged (file system's own)"),
         };
         drop(totals);
         let case = case(verdict);
         if keep {
             let folder = case.save(&self.run.keep)?;
-            println!("{label}: {}\n  check it again: cairn-lab replay {}", case.describe(), folder.display());
+            println!(
+                "{label}: {}\n  check it again: cairn-lab replay {}",
+                case.describe(),
+                folder.display()
+            );
         } else if matches!(verdict, Verdict::Violation(_)) {
             println!("  caught: {}", case.describe());
         }
@@ -232,7 +273,10 @@ impl<'a> Campaign<'a> {
     fn goes_on(&self, shared: &Shared) -> bool {
         let totals = shared.lock();
         let violations_max = if self.run.control.is_some() { 1 } else { VIOLATIONS_MAX };
-        let in_time = self.run.seconds.is_none_or(|seconds| shared.started.elapsed() < Duration::from_secs(seconds));
+        let in_time = self
+            .run
+            .seconds
+            .is_none_or(|seconds| shared.started.elapsed() < Duration::from_secs(seconds));
         totals.states < self.run.states
             && totals.violations < violations_max
             && in_time
@@ -259,7 +303,8 @@ impl Shared {
         let seconds = self.started.elapsed().as_secs_f64();
         let own: u64 = totals.own.values().sum();
         format!(
-            "{}: {} states ({} nested) of {} workloads in {seconds:.0} s ({:.0}/min), {} violations, {own} unmountable or damaged (file system's own)",
+            "{}: {} states ({} nested) of {} workloads in {seconds:.0} s ({:.0}/min), {} \
+             violations, {own} unmountable or damaged (file system's own)",
             fs.name(),
             totals.states,
             totals.nested,
@@ -278,7 +323,8 @@ impl Totals {
     }
 }
 
-/// A library that, preloaded, turns `fsync` and its like into nothing: `libeatmydata`, where the dynamic linker finds it.
+/// A library that, preloaded, turns `fsync` and its like into nothing: `libeatmydata`, where the
+/// dynamic linker finds it.
 fn barrier_remover(control: Control) -> Option<PathBuf> {
     if control != Control::All {
         return None;

@@ -49,8 +49,10 @@ impl Case {
     }
 
     fn load(folder: &Path) -> Result<Self> {
-        let open =
-            |name| File::open(folder.join(name)).with_context(|| format!("cannot open {name} in {}", folder.display()));
+        let open = |name| {
+            File::open(folder.join(name))
+                .with_context(|| format!("cannot open {name} in {}", folder.display()))
+        };
         let mut case: Case = serde_json::from_reader(open(CASE)?)?;
         case.image = Some(Image::from_file(&open(IMAGE)?)?);
         Ok(case)

@@ -1,4 +1,5 @@
-//! One state of a device: mounted, recovered by its file system and by the log, and compared with what was promised.
+//! One state of a device: mounted, recovered by its file system and by the log, and compared with
+//! what was promised.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -66,7 +67,8 @@ impl Bench {
         self.folder.path().join("spare")
     }
 
-    /// Checks the state that the image is in, and changes the image. `goes_on`: also append, close and open again.
+    /// Checks the state that the image is in, and changes the image. `goes_on`: also append, close
+    /// and open again.
     pub(crate) fn check(&self, history: &History, cut_at: usize, goes_on: bool) -> Result<Verdict> {
         self.device.forget_cache()?;
         let mount_point = self.mount_point();
@@ -79,14 +81,24 @@ impl Bench {
         verdict
     }
 
-    fn judge(&self, dir: &Path, history: &History, cut_at: usize, goes_on: bool) -> Result<Verdict> {
+    fn judge(
+        &self,
+        dir: &Path,
+        history: &History,
+        cut_at: usize,
+        goes_on: bool,
+    ) -> Result<Verdict> {
         let options = backend::options(self.backend, None)?;
         let seen = match look(&options, dir, history.salt(), goes_on) {
             Ok(seen) => seen,
             Err(error) => {
                 let own = error.chain().any(FileSystem::is_own_damage);
                 let message = format!("{error:#}");
-                return Ok(if own { Verdict::Damaged(message) } else { Verdict::Violation(message) });
+                return Ok(if own {
+                    Verdict::Damaged(message)
+                } else {
+                    Verdict::Violation(message)
+                });
             }
         };
         backend::ensure_used(seen.backend, self.backend)?;
@@ -143,7 +155,11 @@ fn open(options: &Options, dir: &Path) -> Result<Log> {
 pub(crate) fn records_of(mut reader: Reader, salt: u64) -> Result<Vec<Found>> {
     let mut found = Vec::new();
     while let Some(record) = reader.next_record().context("cannot read the log")? {
-        found.push(Found { lsn: record.lsn().0, seq: record.seq().0, id: identify(salt, record.payload()) });
+        found.push(Found {
+            lsn: record.lsn().0,
+            seq: record.seq().0,
+            id: identify(salt, record.payload()),
+        });
     }
     Ok(found)
 }

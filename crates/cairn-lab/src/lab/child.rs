@@ -1,4 +1,5 @@
-//! The library's workload: several threads on one log, in a process of its own. What happens is told on standard output, one event per line.
+//! The library's workload: several threads on one log, in a process of its own. What happens is
+//! told on standard output, one event per line.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -20,7 +21,8 @@ const PHASES: usize = 14;
 /// What a workload tells the laboratory.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Event {
-    /// The log was opened for the first time, writes this way, and these records, as LSN and id, are in it.
+    /// The log was opened for the first time, writes this way, and these records, as LSN and id,
+    /// are in it.
     Opened { backend: String, first_seq: u64, records: Vec<(u64, u64)> },
     /// Records, as LSN and id, are durable.
     Durable { records: Vec<(u64, u64)>, batch: bool },
@@ -99,7 +101,10 @@ impl Workload {
     fn tell_opened(&self, log: &Log) -> Result<()> {
         let records = self.records_from(log, log.head_lsn())?;
         let first_seq = log.next_seq().0 - records.len() as u64;
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(records.iter().map(|(lsn, _)| lsn));
+        self.live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(records.iter().map(|(lsn, _)| lsn));
         self.tell(Event::Opened { backend: log.backend().to_string(), first_seq, records }, true)
     }
 
@@ -153,7 +158,8 @@ impl Workload {
     }
 
     fn write_batch(&self, log: &Log, rng: &mut Rng) -> Result<()> {
-        let (ids, payloads): (Vec<_>, Vec<_>) = (0..rng.usize(2..6)).map(|_| self.next_record()).unzip();
+        let (ids, payloads): (Vec<_>, Vec<_>) =
+            (0..rng.usize(2..6)).map(|_| self.next_record()).unzip();
         let range = log.append_batch(&payloads)?;
         log.sync_to(*range.end())?;
         // Only the ends of a batch are told; the records in between lie next to each other.
@@ -186,7 +192,8 @@ impl Workload {
         self.tell(Event::CutEnds, true)
     }
 
-    /// Ends without closing, as a killed process does, and opens again. What can be read then is durable.
+    /// Ends without closing, as a killed process does, and opens again. What can be read then is
+    /// durable.
     fn abandon(&self, log: Log, rng: &mut Rng) -> Result<Log> {
         let end = log.appended_lsn();
         for _ in 0..rng.usize(..5) {
@@ -202,7 +209,8 @@ impl Workload {
         let mut records = Vec::new();
         let mut reader = log.reader(lsn)?;
         while let Some(record) = reader.next_record()? {
-            let id = identify(self.salt, record.payload()).context("a record is not what was appended")?;
+            let id = identify(self.salt, record.payload())
+                .context("a record is not what was appended")?;
             records.push((record.lsn().0, id));
         }
         Ok(records)
@@ -214,11 +222,15 @@ impl Workload {
     }
 
     fn tell_durable(&self, records: Vec<(u64, u64)>, batch: bool) -> Result<()> {
-        self.live.lock().unwrap_or_else(PoisonError::into_inner).extend(records.iter().map(|(lsn, _)| lsn));
+        self.live
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .extend(records.iter().map(|(lsn, _)| lsn));
         self.tell(Event::Durable { records, batch }, false)
     }
 
-    /// Tells an event; waits for an answer if it must, and sometimes if it need not, so that the stamp of the event is exact.
+    /// Tells an event; waits for an answer if it must, and sometimes if it need not, so that the
+    /// stamp of the event is exact.
     fn tell(&self, event: Event, must_wait: bool) -> Result<()> {
         let mut rng = self.talk.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = must_wait || rng.bool();
@@ -244,7 +256,8 @@ mod tests {
             return;
         };
         let (dir, backend) = (dir.path().join("log"), Some(Backend::Direct));
-        let error = run(Child { dir, seed: 1, salt: 1, first_id: 0, control: None, backend }).unwrap_err();
+        let error =
+            run(Child { dir, seed: 1, salt: 1, first_id: 0, control: None, backend }).unwrap_err();
         assert_eq!(error.to_string(), "the log was to write direct, and writes buffered");
     }
 }

@@ -15,7 +15,8 @@ use crate::cli::FileSystem;
 /// Runs a command to its end; its output, or what it said about its failure.
 pub(crate) fn succeed(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let output = command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {name}"))?;
+    let output =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {name}"))?;
     if !output.status.success() {
         bail!("{name}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim());
     }
@@ -54,8 +55,8 @@ impl Loop {
         &self.device
     }
 
-    /// Forgets what the kernel remembers of the device. It does so by itself when the last user closes it; where udev runs it may look at
-    /// the device at any time, and so be that last user.
+    /// Forgets what the kernel remembers of the device. It does so by itself when the last user
+    /// closes it; where udev runs it may look at the device at any time, and so be that last user.
     pub(crate) fn forget_cache(&self) -> Result<()> {
         if Path::new("/run/udev/control").exists() {
             succeed(Command::new("blockdev").arg("--flushbufs").arg(&self.device))?;
@@ -99,8 +100,8 @@ impl Drop for Mounted<'_> {
     }
 }
 
-/// Unmounts. Another thread may just be starting a command, which for a moment has all of our files open; where somebody stays, the name goes
-/// at once, and the rest with the last user.
+/// Unmounts. Another thread may just be starting a command, which for a moment has all of our files
+/// open; where somebody stays, the name goes at once, and the rest with the last user.
 pub(crate) fn unmount_patiently(at: &Path) -> Result<()> {
     for _ in 0..2000 {
         match unmount(at, UnmountFlags::empty()) {

@@ -1,7 +1,9 @@
-//! What a workload did and was promised, and whether what was found after a power cut keeps the promise.
+//! What a workload did and was promised, and whether what was found after a power cut keeps the
+//! promise.
 //!
-//! A *stamp* counts block operations recorded when something was heard of. An acknowledgement is heard of after it was given, so a cut at or after its
-//! stamp must find the record; a cut before it may. A truncation is heard of before it begins (the workload waits for leave), and again
+//! A *stamp* counts block operations recorded when something was heard of. An acknowledgement is
+//! heard of after it was given, so a cut at or after its stamp must find the record; a cut before
+//! it may. A truncation is heard of before it begins (the workload waits for leave), and again
 //! after its end; a cut in between may find the log before or after, nothing else.
 
 use std::fmt::Write as _;
@@ -53,7 +55,8 @@ struct Epoch {
 struct Inherited {
     history: Box<History>,
     cut_at: usize,
-    /// From this stamp on the log is open, and what it had found then is durable. Before, anything goes that the earlier cut may leave.
+    /// From this stamp on the log is open, and what it had found then is durable. Before, anything
+    /// goes that the earlier cut may leave.
     until: usize,
 }
 
@@ -66,7 +69,8 @@ pub(crate) struct History {
 }
 
 impl History {
-    /// Of a log that is to be created. Payloads carry `salt`, so that those of another workload are foreign.
+    /// Of a log that is to be created. Payloads carry `salt`, so that those of another workload are
+    /// foreign.
     pub(crate) fn new(salt: u64) -> Self {
         let epoch = Epoch { begun: 0, settled: 0, first_seq: 0, entries: Vec::new() };
         History { salt, inherited: None, epochs: vec![epoch] }
@@ -81,13 +85,20 @@ impl History {
     }
 
     /// The log is open for the first time; nothing was appended yet.
-    pub(crate) fn opened(&mut self, stamp: usize, first_seq: u64, records: &[(u64, u64)]) -> Result<(), String> {
+    pub(crate) fn opened(
+        &mut self,
+        stamp: usize,
+        first_seq: u64,
+        records: &[(u64, u64)],
+    ) -> Result<(), String> {
         let numbered = records.iter().zip(first_seq..);
-        let found: Vec<_> = numbered.map(|(&(lsn, id), seq)| Found { lsn, seq, id: Some(id) }).collect();
+        let found: Vec<_> =
+            numbered.map(|(&(lsn, id), seq)| Found { lsn, seq, id: Some(id) }).collect();
         self.check(stamp, &found)?;
         if let Some(inherited) = &mut self.inherited {
             inherited.until = stamp;
-            let entries = records.iter().map(|&(lsn, id)| Entry { lsn, id, stamp, joined: false }).collect();
+            let entries =
+                records.iter().map(|&(lsn, id)| Entry { lsn, id, stamp, joined: false }).collect();
             self.epochs = vec![Epoch { begun: stamp, settled: stamp, first_seq, entries }];
         }
         Ok(())
@@ -95,7 +106,13 @@ impl History {
 
     /// An id well above all that were ever in the log.
     pub(crate) fn next_id(&self) -> u64 {
-        let own = self.epochs.iter().flat_map(|epoch| &epoch.entries).map(|entry| entry.id).max().unwrap_or(0);
+        let own = self
+            .epochs
+            .iter()
+            .flat_map(|epoch| &epoch.entries)
+            .map(|entry| entry.id)
+            .max()
+            .unwrap_or(0);
         let inherited = self.inherited.as_ref().map_or(0, |inherited| inherited.history.next_id());
         inherited.max(own + 1000)
     }
@@ -129,7 +146,8 @@ impl History {
             Cut::Before(lsn) => entry.lsn >= lsn,
             Cut::After(lsn) => entry.lsn <= lsn,
         };
-        let entries: Vec<_> = last.entries.iter().filter(stays).map(|entry| Entry { stamp: 0, ..*entry }).collect();
+        let entries: Vec<_> =
+            last.entries.iter().filter(stays).map(|entry| Entry { stamp: 0, ..*entry }).collect();
         let dropped_first = match cut {
             Cut::Before(_) => (last.entries.len() - entries.len()) as u64,
             Cut::After(_) => 0,
@@ -160,11 +178,13 @@ impl History {
         now.map_or(0, |epoch| epoch.entries.iter().filter(|entry| entry.stamp <= cut_at).count())
     }
 
-    /// Whether `found`, in this order, is what a cut after `cut_at` operations may leave: in one of the epochs of that moment, the log up to some
-    /// record, with everything acknowledged in it.
+    /// Whether `found`, in this order, is what a cut after `cut_at` operations may leave: in one of
+    /// the epochs of that moment, the log up to some record, with everything acknowledged in it.
     pub(crate) fn check(&self, cut_at: usize, found: &[Found]) -> Result<(), String> {
         let mut complaints = String::new();
-        if let Some(inherited) = self.inherited.as_ref().filter(|inherited| cut_at < inherited.until) {
+        if let Some(inherited) =
+            self.inherited.as_ref().filter(|inherited| cut_at < inherited.until)
+        {
             match inherited.history.check(inherited.cut_at, found) {
                 Ok(()) => return Ok(()),
                 Err(complaint) => complaints = format!("of the earlier cut: {complaint}"),
@@ -178,7 +198,11 @@ impl History {
             match epoch.check(cut_at, found) {
                 Ok(()) => return Ok(()),
                 Err(complaint) => {
-                    let _ = write!(complaints, "{}{complaint}", if complaints.is_empty() { "" } else { "; or: " });
+                    let _ = write!(
+                        complaints,
+                        "{}{complaint}",
+                        if complaints.is_empty() { "" } else { "; or: " }
+                    );
                 }
             }
         }
@@ -193,23 +217,32 @@ impl History {
 
 impl Epoch {
     fn check(&self, cut_at: usize, found: &[Found]) -> Result<(), String> {
-        let required = self.entries.iter().rposition(|entry| entry.stamp <= cut_at).map_or(0, |i| i + 1);
+        let required =
+            self.entries.iter().rposition(|entry| entry.stamp <= cut_at).map_or(0, |i| i + 1);
         for (i, record) in found.iter().enumerate() {
             let Some(entry) = self.entries.get(i) else {
                 return Err(format!("record {i} at LSN {} was never appended here", record.lsn));
             };
             if record.id != Some(entry.id) || record.lsn != entry.lsn {
-                return Err(format!("record {i} is {record:?}, expected id {} at LSN {}", entry.id, entry.lsn));
+                return Err(format!(
+                    "record {i} is {record:?}, expected id {} at LSN {}",
+                    entry.id, entry.lsn
+                ));
             }
             if record.seq != self.first_seq + i as u64 {
-                return Err(format!("record {i} has number {}, expected {}", record.seq, self.first_seq + i as u64));
+                return Err(format!(
+                    "record {i} has number {}, expected {}",
+                    record.seq,
+                    self.first_seq + i as u64
+                ));
             }
         }
         if found.len() < required {
             let lost = required - found.len();
             let first = self.entries[found.len()];
             return Err(format!(
-                "{} records found, {required} required: {lost} acknowledged ones lost, from id {} at LSN {}, acknowledged at operation {} or before, cut at {cut_at}",
+                "{} records found, {required} required: {lost} acknowledged ones lost, from id {} \
+                 at LSN {}, acknowledged at operation {} or before, cut at {cut_at}",
                 found.len(),
                 first.id,
                 first.lsn,
@@ -217,7 +250,9 @@ impl Epoch {
             ));
         }
         match self.entries.get(found.len()) {
-            Some(next) if next.joined => Err(format!("{} records found: a batch is torn", found.len())),
+            Some(next) if next.joined => {
+                Err(format!("{} records found: a batch is torn", found.len()))
+            }
             _ => Ok(()),
         }
     }
@@ -263,9 +298,12 @@ mod tests {
         assert!(history.check(10, &found(&[(0, 0)], 0)).is_ok());
         assert!(history.check(10, &found(&[(0, 0), (50, 1)], 0)).is_ok());
         assert!(history.check(20, &found(&[(0, 0)], 0)).is_err());
-        for wrong in
-            [found(&[(0, 1)], 0), found(&[(1, 0)], 0), found(&[(0, 0)], 1), found(&[(0, 0), (50, 1), (99, 2)], 0)]
-        {
+        for wrong in [
+            found(&[(0, 1)], 0),
+            found(&[(1, 0)], 0),
+            found(&[(0, 0)], 1),
+            found(&[(0, 0), (50, 1), (99, 2)], 0),
+        ] {
             assert!(history.check(10, &wrong).is_err(), "{wrong:?}");
         }
     }

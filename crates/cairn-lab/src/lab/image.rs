@@ -12,7 +12,8 @@ pub(crate) const BLOCK_LEN: usize = 4096;
 
 type Block = [u8; BLOCK_LEN];
 
-/// Bytes of a block device. Blocks of zeros take no space, and copies share what they have in common.
+/// Bytes of a block device. Blocks of zeros take no space, and copies share what they have in
+/// common.
 #[derive(Clone, Debug)]
 pub(crate) struct Image {
     blocks: Vec<Option<Arc<Block>>>,
@@ -79,7 +80,8 @@ impl Image {
         }
     }
 
-    /// Makes a file equal to this image again. Only what differs is written; the cost is that of reading what the file holds.
+    /// Makes a file equal to this image again. Only what differs is written; the cost is that of
+    /// reading what the file holds.
     pub(crate) fn restore(&self, file: &File) -> io::Result<()> {
         let mut buffer = vec![0; 64 * BLOCK_LEN];
         let mut at = 0;
@@ -110,7 +112,8 @@ impl Image {
     }
 
     fn restore_hole(&self, file: &File, hole: Range<u64>) -> io::Result<()> {
-        let blocks = (hole.start / BLOCK_LEN as u64) as usize..(hole.end / BLOCK_LEN as u64) as usize;
+        let blocks =
+            (hole.start / BLOCK_LEN as u64) as usize..(hole.end / BLOCK_LEN as u64) as usize;
         for i in blocks {
             if let Some(block) = &self.blocks[i] {
                 file.write_all_at(&block[..], (i * BLOCK_LEN) as u64)?;

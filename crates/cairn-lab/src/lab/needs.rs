@@ -18,9 +18,13 @@ pub(crate) fn missing(file_systems: &[FileSystem], scratch: &Path) -> Option<Str
         }
     }
     if !scratch.is_dir() {
-        return Some(format!("no directory {} to hold images in; see --scratch", scratch.display()));
+        return Some(format!(
+            "no directory {} to hold images in; see --scratch",
+            scratch.display()
+        ));
     }
-    let tools = file_systems.iter().map(|fs| (fs.maker(), fs.package())).chain([("losetup", "mount")]);
+    let tools =
+        file_systems.iter().map(|fs| (fs.maker(), fs.package())).chain([("losetup", "mount")]);
     for (tool, package) in tools {
         if find(tool).is_none() {
             return Some(format!("no {tool} here; it is in the package {package}"));
@@ -32,8 +36,12 @@ pub(crate) fn missing(file_systems: &[FileSystem], scratch: &Path) -> Option<Str
 
 /// Whether the kernel has the file system, after loading its module if there is one.
 fn is_known(fs: FileSystem) -> bool {
-    let listed =
-        || std::fs::read_to_string("/proc/filesystems").unwrap_or_default().split_whitespace().any(|w| w == fs.name());
+    let listed = || {
+        std::fs::read_to_string("/proc/filesystems")
+            .unwrap_or_default()
+            .split_whitespace()
+            .any(|w| w == fs.name())
+    };
     listed() || (Command::new("modprobe").arg("-q").arg(fs.name()).status().is_ok() && listed())
 }
 

@@ -1,7 +1,8 @@
 //! A block device that remembers in which order it was written and flushed.
 //!
-//! Every request is answered before the next one is read. So the order of `Recording::ops` is the order of a device: what was recorded before
-//! a flush had been reported as done, or could have been, when the flush came.
+//! Every request is answered before the next one is read. So the order of `Recording::ops` is the
+//! order of a device: what was recorded before a flush had been reported as done, or could have
+//! been, when the flush came.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,7 +38,8 @@ impl Recorder {
         self.served.file()
     }
 
-    /// Operations recorded by now. What is acknowledged *before* this call must survive a cut at or after this count.
+    /// Operations recorded by now. What is acknowledged *before* this call must survive a cut at or
+    /// after this count.
     pub(crate) fn op_count(&self) -> usize {
         lock(&self.recording).ops.len()
     }

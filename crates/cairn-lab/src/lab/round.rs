@@ -46,7 +46,8 @@ pub(crate) struct Recorded {
     history: History,
 }
 
-/// A device as a power cut left it, to go on with: then power also fails in the recovery from a power cut.
+/// A device as a power cut left it, to go on with: then power also fails in the recovery from a
+/// power cut.
 #[derive(Clone, Debug)]
 pub(crate) struct Survivor {
     image: Image,
@@ -67,7 +68,8 @@ pub(crate) fn record(bench: &Bench, plan: Plan, survivor: Option<Survivor>) -> R
 
 fn make(bench: &Bench) -> Result<Image> {
     let path = bench.spare_file();
-    let file = std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
+    let file =
+        std::fs::File::options().read(true).write(true).create(true).truncate(true).open(&path)?;
     file.set_len(bench.fs.device_len())?;
     bench.fs.make(&path)?;
     let image = Image::from_file(&file)?;
@@ -75,10 +77,16 @@ fn make(bench: &Bench) -> Result<Image> {
     Ok(image)
 }
 
-fn run(bench: &Bench, plan: &Plan, recorder: &Recorder, history: History) -> Result<(History, Option<String>)> {
+fn run(
+    bench: &Bench,
+    plan: &Plan,
+    recorder: &Recorder,
+    history: History,
+) -> Result<(History, Option<String>)> {
     let device = Loop::direct(&recorder.file())?;
     let mount_point = bench.mount_point();
-    let mounted = Mounted::new(bench.fs, &device, &mount_point).context("cannot mount what is to be recorded")?;
+    let mounted = Mounted::new(bench.fs, &device, &mount_point)
+        .context("cannot mount what is to be recorded")?;
     let dir = mount_point.join(LOG);
     let done = match plan.workload {
         Workload::Tool => (workload::tool(recorder, &dir, plan, history)?, None),
@@ -104,7 +112,8 @@ impl Recorded {
         )
     }
 
-    /// Visits up to about `count` states, each window's in turn, until `seen` says no more. Returns one of them, any.
+    /// Visits up to about `count` states, each window's in turn, until `seen` says no more. Returns
+    /// one of them, any.
     pub(crate) fn explore(
         &self,
         bench: &Bench,
@@ -128,12 +137,15 @@ impl Recorded {
                 let verdict = bench.check(&self.history, window.end, nth % GOES_ON_EVERY == 0)?;
                 if verdict == Verdict::Sound && rng.u64(..nth) == 0 {
                     let mut image = before.clone();
-                    survivors(&writes, &fates).for_each(|(offset, bytes)| image.write(offset, bytes));
-                    survivor = Some(Survivor { image, history: self.history.clone(), cut_at: window.end });
+                    survivors(&writes, &fates)
+                        .for_each(|(offset, bytes)| image.write(offset, bytes));
+                    survivor =
+                        Some(Survivor { image, history: self.history.clone(), cut_at: window.end });
                 }
                 let case = |verdict: &Verdict| {
                     let mut image = before.clone();
-                    survivors(&writes, &fates).for_each(|(offset, bytes)| image.write(offset, bytes));
+                    survivors(&writes, &fates)
+                        .for_each(|(offset, bytes)| image.write(offset, bytes));
                     Case {
                         fs: bench.fs,
                         backend: bench.backend,
@@ -160,6 +172,9 @@ impl Recorded {
     }
 }
 
-fn survivors<'a>(writes: &'a [(u64, &'a [u8])], fates: &'a [Fate]) -> impl Iterator<Item = (u64, &'a [u8])> {
+fn survivors<'a>(
+    writes: &'a [(u64, &'a [u8])],
+    fates: &'a [Fate],
+) -> impl Iterator<Item = (u64, &'a [u8])> {
     writes.iter().zip(fates).flat_map(|((offset, bytes), fate)| fate.survivors(*offset, bytes))
 }

@@ -1,6 +1,7 @@
 //! A FUSE file system with one file, the image of a block device.
 //!
-//! One thread serves all requests, in the order in which they come. All but flushes are answered before the next one is read.
+//! One thread serves all requests, in the order in which they come. All but flushes are answered
+//! before the next one is read.
 
 use std::ffi::OsStr;
 use std::io;
@@ -10,9 +11,9 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 use fuser::{
-    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, LockOwner,
-    MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyWrite, Request, Session,
-    WriteFlags,
+    BackgroundSession, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
+    INodeNo, LockOwner, MountOption, OpenFlags, ReplyAttr, ReplyData, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyWrite, Request, Session, WriteFlags,
 };
 
 use super::device::unmount_patiently;
@@ -32,11 +33,13 @@ pub(crate) trait Medium: Send + Sync + 'static {
     /// Writes all of `bytes`, which lie inside, to the device's cache.
     fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()>;
 
-    /// Makes durable what was written before. Calls `done` when that is so, which may be later, and on another thread.
+    /// Makes durable what was written before. Calls `done` when that is so, which may be later, and
+    /// on another thread.
     fn flush(&self, done: impl FnOnce() + Send + 'static);
 }
 
-/// The file while it is served. Dropping ends that. The library unmounts too, but gives up where somebody else uses the file for another moment.
+/// The file while it is served. Dropping ends that. The library unmounts too, but gives up where
+/// somebody else uses the file for another moment.
 pub(crate) struct Served {
     session: Option<BackgroundSession>,
     mount_point: PathBuf,
@@ -103,7 +106,9 @@ impl<M: Medium> Server<M> {
 impl<M: Medium> Filesystem for Server<M> {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         match self.attr(FILE) {
-            Some(attr) if parent == INodeNo::ROOT && name == FILE_NAME => reply.entry(&TTL, &attr, Generation(0)),
+            Some(attr) if parent == INodeNo::ROOT && name == FILE_NAME => {
+                reply.entry(&TTL, &attr, Generation(0))
+            }
             _ => reply.error(Errno::ENOENT),
         }
     }
@@ -166,7 +171,16 @@ impl<M: Medium> Filesystem for Server<M> {
     }
 
     /// Discards and zeroed ranges are refused: file systems do without.
-    fn fallocate(&self, _: &Request, _: INodeNo, _: FileHandle, _: u64, _: u64, _: i32, reply: ReplyEmpty) {
+    fn fallocate(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: u64,
+        _: u64,
+        _: i32,
+        reply: ReplyEmpty,
+    ) {
         reply.error(Errno::EOPNOTSUPP);
     }
 }

@@ -1,6 +1,7 @@
 //! A command on a file system whose device takes long to flush.
 //!
-//! Only the time is real: what the device holds goes to a sparse file that is never synced, for nothing of it is to survive.
+//! Only the time is real: what the device holds goes to a sparse file that is never synced, for
+//! nothing of it is to survive.
 
 use std::fs::File;
 use std::io;
@@ -34,7 +35,8 @@ pub(crate) fn run(disk: &SlowDisk) -> Result<bool> {
 
 fn run_until(disk: &SlowDisk, interrupted: &AtomicBool) -> Result<bool> {
     let folder = tempfile::Builder::new().prefix("cairn-lab-").tempdir_in(&disk.scratch)?;
-    let [image, fuse, mount_point] = ["image", "fuse", "mount"].map(|name| folder.path().join(name));
+    let [image, fuse, mount_point] =
+        ["image", "fuse", "mount"].map(|name| folder.path().join(name));
     std::fs::create_dir(&fuse)?;
     std::fs::create_dir(&mount_point)?;
     let file = File::options().read(true).write(true).create_new(true).open(&image)?;
@@ -44,7 +46,8 @@ fn run_until(disk: &SlowDisk, interrupted: &AtomicBool) -> Result<bool> {
     let medium = SlowFile { file, len: disk.size.as_u64(), flush_latency: disk.flush_latency };
     let mut served = Served::new(Arc::new(medium), &fuse)?;
     let device = Loop::direct(&served.file())?;
-    let mounted = Mounted::new(disk.fs, &device, &mount_point).context("cannot mount the file system")?;
+    let mounted =
+        Mounted::new(disk.fs, &device, &mount_point).context("cannot mount the file system")?;
     let status = run_at(&mount_point, &disk.command, interrupted)?;
     mounted.unmount()?;
     drop(device);
@@ -95,7 +98,8 @@ fn run_at(mount_point: &Path, words: &[String], interrupted: &AtomicBool) -> Res
     let mut words = words.iter().map(|word| word.replace(PLACE, place));
     let program = words.next().context("no command")?;
     let mut command = Command::new(&program);
-    // In a group of its own, which can be ended as a whole: whoever is left over keeps the disk mounted.
+    // In a group of its own, which can be ended as a whole: whoever is left over keeps the disk
+    // mounted.
     command.args(words).stdin(Stdio::null()).process_group(0);
     let group = Group(command.spawn().with_context(|| format!("cannot run {program}"))?);
     while !group.has_ended() {
@@ -116,7 +120,8 @@ fn run_at(mount_point: &Path, words: &[String], interrupted: &AtomicBool) -> Res
 struct Group(Child);
 
 impl Group {
-    /// Leaves its exit status where it is, so that the number of the group is not given to another one.
+    /// Leaves its exit status where it is, so that the number of the group is not given to another
+    /// one.
     fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !matches!(waitid(WaitId::Pid(Pid::from_child(&self.0)), options), Ok(None))
@@ -173,8 +178,8 @@ mod tests {
         assert_eq!(is_done.try_recv(), Err(mpsc::TryRecvError::Empty));
     }
 
-    /// Runs a shell script with a disk; what became of it, and what it wrote to the file that it knows as $0. Nothing of the disk is left. `None` where
-    /// there cannot be one.
+    /// Runs a shell script with a disk; what became of it, and what it wrote to the file that it
+    /// knows as $0. Nothing of the disk is left. `None` where there cannot be one.
     fn run_script(script: &str, interrupted: bool) -> Option<(Result<bool>, String)> {
         let scratch = tempfile::tempdir().unwrap();
         if let Some(missing) = needs::missing(&[FileSystem::Ext4], scratch.path()) {
@@ -198,8 +203,12 @@ mod tests {
         let result = run_until(&disk, &AtomicBool::new(interrupted));
         assert_eq!(std::fs::read_dir(scratch).unwrap().count(), 0, "files are left");
         let scratch = scratch.to_str().unwrap();
-        assert!(!std::fs::read_to_string("/proc/mounts").unwrap().contains(scratch), "mounts are left");
-        // The kernel detaches a loop device with its last user, who may be anybody that looks at new disks.
+        assert!(
+            !std::fs::read_to_string("/proc/mounts").unwrap().contains(scratch),
+            "mounts are left"
+        );
+        // The kernel detaches a loop device with its last user, who may be anybody that looks at
+        // new disks.
         while loop_files().contains(scratch) {
             thread::sleep(LOOK_EVERY);
         }
@@ -208,7 +217,9 @@ mod tests {
 
     fn loop_files() -> String {
         let devices = std::fs::read_dir("/sys/block").unwrap();
-        let file = |device: std::fs::DirEntry| std::fs::read_to_string(device.path().join("loop/backing_file")).ok();
+        let file = |device: std::fs::DirEntry| {
+            std::fs::read_to_string(device.path().join("loop/backing_file")).ok()
+        };
         devices.filter_map(|device| file(device.unwrap())).collect()
     }
 
@@ -222,7 +233,9 @@ mod tests {
 
     #[test]
     fn nothing_is_left_of_a_command_that_fails_or_of_what_it_leaves_behind() {
-        let Some((result, told)) = run_script("(cd {} && exec sleep 60) & echo $! > $0; exit 3", false) else {
+        let Some((result, told)) =
+            run_script("(cd {} && exec sleep 60) & echo $! > $0; exit 3", false)
+        else {
             return;
         };
         assert!(!result.unwrap());

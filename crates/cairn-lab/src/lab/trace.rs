@@ -27,9 +27,11 @@ pub(crate) struct Trace {
 }
 
 impl Trace {
-    /// The stretches between flushes, without them. A cut *in* a window finds all windows before it on the disk, and any subset of its own writes.
+    /// The stretches between flushes, without them. A cut *in* a window finds all windows before it
+    /// on the disk, and any subset of its own writes.
     ///
-    /// The cut is taken to be at the end of the window, after all of its writes: that is when most was acknowledged.
+    /// The cut is taken to be at the end of the window, after all of its writes: that is when most
+    /// was acknowledged.
     pub(crate) fn windows(&self) -> Vec<Range<usize>> {
         let mut windows = Vec::new();
         let mut start = 0;
@@ -91,9 +93,11 @@ pub(crate) fn describe(fates: &[Fate]) -> String {
     fates.iter().map(Fate::letter).collect()
 }
 
-/// Chooses up to `count` different ways for the unsynced `writes` to end; `tearable` says which may be torn.
+/// Chooses up to `count` different ways for the unsynced `writes` to end; `tearable` says which may
+/// be torn.
 ///
-/// First none and all of them; then, if there are few, every subset; else all but one, one alone, and random subsets with torn ones among the last.
+/// First none and all of them; then, if there are few, every subset; else all but one, one alone,
+/// and random subsets with torn ones among the last.
 pub(crate) fn choose_fates(
     writes: &[(u64, &[u8])],
     tearable: impl Fn(u64, usize) -> bool,
@@ -106,11 +110,14 @@ pub(crate) fn choose_fates(
     chosen.add(vec![Fate::Kept; n]);
     if n <= 3 {
         for mask in 0..1_u32 << n {
-            chosen.add((0..n).map(|i| if mask >> i & 1 == 1 { Fate::Kept } else { Fate::Lost }).collect());
+            chosen.add(
+                (0..n).map(|i| if mask >> i & 1 == 1 { Fate::Kept } else { Fate::Lost }).collect(),
+            );
         }
     }
-    let tears: Vec<usize> =
-        (0..n).filter(|i| writes[*i].1.len() > SECTOR_LEN && tearable(writes[*i].0, writes[*i].1.len())).collect();
+    let tears: Vec<usize> = (0..n)
+        .filter(|i| writes[*i].1.len() > SECTOR_LEN && tearable(writes[*i].0, writes[*i].1.len()))
+        .collect();
     // Small windows run out of new subsets; a bound keeps the search for one short.
     for _ in 0..count * 4 {
         if n == 0 || chosen.is_full() {
@@ -122,7 +129,9 @@ pub(crate) fn choose_fates(
             0 => (0..n).map(|i| if i == one { Fate::Lost } else { Fate::Kept }).collect(),
             1 => (0..n).map(|i| if i == one { Fate::Kept } else { Fate::Lost }).collect(),
             2 | 3 => (0..n).map(|i| if i < one { Fate::Kept } else { Fate::Lost }).collect(),
-            _ => (0..n).map(|_| if rng.f64() < density { Fate::Kept } else { Fate::Lost }).collect(),
+            _ => {
+                (0..n).map(|_| if rng.f64() < density { Fate::Kept } else { Fate::Lost }).collect()
+            }
         };
         if !tears.is_empty() && rng.u8(..4) < 3 {
             for _ in 0..rng.usize(1..=3) {
@@ -195,7 +204,9 @@ mod tests {
     fn chosen_fates_are_distinct_repeatable_and_spare_what_must_not_tear() {
         let bytes = [1; 4096];
         let writes: Vec<_> = (0..10).map(|i| (i * 4096, &bytes[..])).collect();
-        let choose = |seed| choose_fates(&writes, |offset, _| offset != 9 * 4096, 200, &mut Rng::with_seed(seed));
+        let choose = |seed| {
+            choose_fates(&writes, |offset, _| offset != 9 * 4096, 200, &mut Rng::with_seed(seed))
+        };
         let fates = choose(5);
         assert_eq!(fates.len(), 200);
         assert_eq!(fates.iter().collect::<HashSet<_>>().len(), 200);

@@ -25,10 +25,17 @@ const TOOL_SESSIONS: usize = 7;
 const WORKLOAD_TIME_MAX: Duration = Duration::from_secs(120);
 
 /// The workload of several threads, with the library. Also tells how the log wrote.
-pub(crate) fn library(recorder: &Recorder, dir: &Path, plan: &Plan, mut history: History) -> Result<(History, String)> {
+pub(crate) fn library(
+    recorder: &Recorder,
+    dir: &Path,
+    plan: &Plan,
+    mut history: History,
+) -> Result<(History, String)> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("child").arg(dir).arg(format!("--seed={}", plan.seed));
-    command.arg(format!("--salt={}", history.salt())).arg(format!("--first-id={}", history.next_id()));
+    command
+        .arg(format!("--salt={}", history.salt()))
+        .arg(format!("--first-id={}", history.next_id()));
     command.args(option("control", plan.control)).args(option("backend", plan.backend));
     let mut process = Piped::start(&mut command, &plan.interrupted)?;
     let (mut line, mut used) = (String::new(), String::new());
@@ -63,7 +70,12 @@ fn option(name: &str, value: Option<impl ValueEnum>) -> Option<String> {
 }
 
 /// The `cairn` command: appends, ends well or is killed, truncates, and again.
-pub(crate) fn tool(recorder: &Recorder, dir: &Path, plan: &Plan, history: History) -> Result<History> {
+pub(crate) fn tool(
+    recorder: &Recorder,
+    dir: &Path,
+    plan: &Plan,
+    history: History,
+) -> Result<History> {
     let mut tool = Tool { recorder, dir, plan, history, next_id: 0 };
     let mut rng = Rng::with_seed(plan.seed);
     for _ in 0..TOOL_SESSIONS {
@@ -123,7 +135,8 @@ impl Tool<'_> {
         // What it had written stays with the operating system, and is what the next one finds.
         let log = Inspection::open(self.dir)?;
         let found = records_of(log.reader(log.head_lsn())?, self.history.salt())?;
-        let known = found.iter().map(|record| Ok((record.lsn, record.id.context("a foreign record")?)));
+        let known =
+            found.iter().map(|record| Ok((record.lsn, record.id.context("a foreign record")?)));
         let known = known.collect::<Result<Vec<_>>>()?;
         self.history.written(&known);
         Ok(())
@@ -133,7 +146,10 @@ impl Tool<'_> {
         let positions = self.history.positions();
         let Some(lsn) = rng.choice(positions) else { return Ok(()) };
         let before = rng.bool();
-        self.history.cut_begins(self.recorder.op_count(), if before { Cut::Before(lsn) } else { Cut::After(lsn) });
+        self.history.cut_begins(
+            self.recorder.op_count(),
+            if before { Cut::Before(lsn) } else { Cut::After(lsn) },
+        );
         let option = if before { "--before" } else { "--after" };
         succeed(self.command("truncate").arg(option).arg(lsn.to_string()))?;
         self.history.cut_ends(self.recorder.op_count());
@@ -161,7 +177,8 @@ impl Tool<'_> {
     }
 }
 
-/// A process that is talked to. Killed when dropped, and when it takes too long or the user wants to end.
+/// A process that is talked to. Killed when dropped, and when it takes too long or the user wants
+/// to end.
 struct Piped {
     child: Arc<Mutex<Child>>,
     /// `None` once closed.

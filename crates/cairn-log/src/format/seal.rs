@@ -1,29 +1,27 @@
-//! What the bookkeeping frames hold: the sparse index and trailer of a sealed segment, and the positions that cuts name.
+//! What the bookkeeping frames hold: the sparse index and trailer of a sealed segment, and the
+//! positions that cuts name.
 
 use super::{FRAME_HEADER_LEN, GROUP_HEADER_LEN, frame_len, is_place};
+use crate::place::{IndexEntry, Lsn, Seq};
 
 /// Bytes of the trailer that ends a sealed segment's file.
 pub(crate) const TRAILER_LEN: usize = 16;
 
 const TRAILER_MAGIC: [u8; 8] = *b"CAIRNEND";
-const COUNT_LEN: usize = 8;
+/// The number of entries, and the length of the application's blob.
+const COUNT_LEN: usize = 16;
 const ENTRY_LEN: usize = 16;
-
-/// One line of a sparse index: a group starts at `lsn`, and its first record has number `first_seq`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IndexEntry {
-    pub(crate) first_seq: u64,
-    pub(crate) lsn: u64,
-}
 
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?))
 }
 
-/// The payload of the index frame in a seal group of `seal_len` bytes, of which the entries leave some: those are zeros.
+/// The payload of the index frame in a seal group of `seal_len` bytes, of which the entries leave
+/// some: those are zeros.
 pub(crate) fn encode_index(entries: &[IndexEntry], seal_len: usize) -> Vec<u8> {
-    let words = entries.iter().flat_map(|e| [e.first_seq, e.lsn]);
-    let words = std::iter::once(entries.len() as u64).chain(words);
+    let words = entries.iter().flat_map(|e| [e.first_seq.0, e.lsn.0]);
+    // No application has a blob yet.
+    let words = [entries.len() as u64, 0].into_iter().chain(words);
     let mut payload: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
     let len = seal_len - GROUP_HEADER_LEN - FRAME_HEADER_LEN - TRAILER_LEN;
     assert!(payload.len() <= len, "a seal has room for its entries");
@@ -31,17 +29,23 @@ pub(crate) fn encode_index(entries: &[IndexEntry], seal_len: usize) -> Vec<u8> {
     payload
 }
 
-/// The entries, or `None` when the length is wrong, they do not rise, or what follows them is not zero.
+/// The entries, or `None` when the lengths are wrong, they do not rise, or what follows them and
+/// the blob is not zero.
 pub(crate) fn decode_index(payload: &[u8]) -> Option<Vec<IndexEntry>> {
     let len = usize::try_from(u64_at(payload, 0)?).ok()?.checked_mul(ENTRY_LEN)?;
-    let (list, fill) = payload[COUNT_LEN..].split_at_checked(len)?;
-    let entry = |at| Some(IndexEntry { first_seq: u64_at(list, at)?, lsn: u64_at(list, at + 8)? });
+    let blob_len = usize::try_from(u64_at(payload, 8)?).ok()?;
+    let (list, rest) = payload[COUNT_LEN..].split_at_checked(len)?;
+    let (_, fill) = rest.split_at_checked(blob_len)?;
+    let entry = |at| {
+        Some(IndexEntry { first_seq: Seq(u64_at(list, at)?), lsn: Lsn(u64_at(list, at + 8)?) })
+    };
     let entries: Vec<IndexEntry> = (0..len).step_by(ENTRY_LEN).map(entry).collect::<Option<_>>()?;
     let rises = entries.is_sorted_by(|a, b| a.lsn < b.lsn && a.first_seq <= b.first_seq);
     (rises && fill.iter().all(|b| *b == 0)).then_some(entries)
 }
 
-/// Bytes of the shortest seal group with this many index entries: header, index frame, trailer. It may be longer, by a multiple of 8.
+/// Bytes of the shortest seal group with this many index entries: header, index frame, trailer. It
+/// may be longer, by a multiple of 8.
 pub(crate) fn seal_len(entries: usize) -> usize {
     GROUP_HEADER_LEN + frame_len(COUNT_LEN + entries * ENTRY_LEN) + TRAILER_LEN
 }
@@ -62,12 +66,12 @@ pub(crate) fn decode_trailer(bytes: &[u8; TRAILER_LEN]) -> Option<u32> {
     (*bytes == encode_trailer(len)).then_some(len)
 }
 
-/// A position with its record number: the payload of a head or cut frame, followed by the log's identity, so that a store whose
-/// beginning was dropped still tells whose it is.
+/// A position with its record number: the payload of a head or cut frame, followed by the log's
+/// identity, so that a store whose beginning was dropped still tells whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct HeadMark {
-    pub(crate) lsn: u64,
-    pub(crate) seq: u64,
+    pub(crate) lsn: Lsn,
+    pub(crate) seq: Seq,
     pub(crate) uuid: [u8; 16],
 }
 
@@ -76,8 +80,8 @@ impl HeadMark {
 
     pub(crate) fn encode(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
-        bytes[..8].copy_from_slice(&self.lsn.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.seq.to_le_bytes());
+        bytes[..8].copy_from_slice(&self.lsn.0.to_le_bytes());
+        bytes[8..16].copy_from_slice(&self.seq.0.to_le_bytes());
         bytes[16..].copy_from_slice(&self.uuid);
         bytes
     }
@@ -85,7 +89,7 @@ impl HeadMark {
     pub(crate) fn decode(payload: &[u8]) -> Option<Self> {
         let uuid = payload.get(16..Self::LEN)?.try_into().ok()?;
         (payload.len() == Self::LEN).then_some(())?;
-        let mark = HeadMark { lsn: u64_at(payload, 0)?, seq: u64_at(payload, 8)?, uuid };
+        let mark = HeadMark { lsn: Lsn(u64_at(payload, 0)?), seq: Seq(u64_at(payload, 8)?), uuid };
         is_place(mark.lsn, mark.seq).then_some(mark)
     }
 }
@@ -111,13 +115,15 @@ mod tests {
 
     #[test]
     fn an_index_rises() {
-        let entry = |first_seq, lsn| IndexEntry { first_seq, lsn };
+        let entry = |seq, lsn| IndexEntry { first_seq: Seq(seq), lsn: Lsn(lsn) };
         let good = [entry(0, 0), entry(5, 70_000), entry(5, 140_000), entry(9, 210_000)];
         let shortest = |entries: &[IndexEntry]| encode_index(entries, seal_len(entries.len()));
         assert_eq!(decode_index(&shortest(&good)).unwrap(), good);
         assert_eq!(decode_index(&shortest(&[])).unwrap(), []);
         assert!(decode_index(&[]).is_none());
-        for bad in [[entry(0, 8), entry(1, 8)], [entry(0, 8), entry(1, 0)], [entry(2, 0), entry(1, 8)]] {
+        for bad in
+            [[entry(0, 8), entry(1, 8)], [entry(0, 8), entry(1, 0)], [entry(2, 0), entry(1, 8)]]
+        {
             assert!(decode_index(&shortest(&bad)).is_none(), "{bad:?}");
         }
         for len in 0..COUNT_LEN + good.len() * ENTRY_LEN {
@@ -127,10 +133,16 @@ mod tests {
 
     #[test]
     fn a_seal_is_as_long_as_it_is_to_be_and_its_fill_is_zero() {
-        let entries = [IndexEntry { first_seq: 3, lsn: 8 }, IndexEntry { first_seq: 4, lsn: 80_000 }];
+        let entries = [
+            IndexEntry { first_seq: Seq(3), lsn: Lsn(8) },
+            IndexEntry { first_seq: Seq(4), lsn: Lsn(80_000) },
+        ];
         for more in (0..100).step_by(8) {
             let mut payload = encode_index(&entries, seal_len(2) + more);
-            assert_eq!(GROUP_HEADER_LEN + frame_len(payload.len()) + TRAILER_LEN, seal_len(2) + more);
+            assert_eq!(
+                GROUP_HEADER_LEN + frame_len(payload.len()) + TRAILER_LEN,
+                seal_len(2) + more
+            );
             assert_eq!(decode_index(&payload).unwrap(), entries);
             for at in COUNT_LEN + 2 * ENTRY_LEN..payload.len() {
                 payload[at] = 1;
@@ -147,7 +159,7 @@ mod tests {
 
     #[test]
     fn a_mark_names_a_possible_place() {
-        let good = HeadMark { lsn: 4000, seq: 17, uuid: [9; 16] };
+        let good = HeadMark { lsn: Lsn(4000), seq: Seq(17), uuid: [9; 16] };
         let bytes = good.encode();
         assert_eq!(bytes, *[&4000u64.to_le_bytes()[..], &17u64.to_le_bytes(), &[9; 16]].concat());
         assert_eq!(HeadMark::decode(&bytes), Some(good));
@@ -156,7 +168,11 @@ mod tests {
         }
         assert_eq!(HeadMark::decode(&[&bytes[..], &[0]].concat()), None);
         for (lsn, seq) in [(8, 9), (0, 1), (1 << 63, 0), (u64::MAX, u64::MAX)] {
-            assert_eq!(HeadMark::decode(&HeadMark { lsn, seq, ..good }.encode()), None, "{lsn} {seq}");
+            assert_eq!(
+                HeadMark::decode(&HeadMark { lsn: Lsn(lsn), seq: Seq(seq), ..good }.encode()),
+                None,
+                "{lsn} {seq}"
+            );
         }
     }
 
@@ -164,7 +180,7 @@ mod tests {
         #[test]
         fn trailers_and_marks_round_trip(len: u32, lsn in 0..1u64 << 63, seq: u64, uuid: [u8; 16]) {
             prop_assert_eq!(decode_trailer(&encode_trailer(len)), Some(len));
-            let mark = HeadMark { lsn, seq: seq.min(lsn), uuid };
+            let mark = HeadMark { lsn: Lsn(lsn), seq: Seq(seq.min(lsn)), uuid };
             prop_assert_eq!(HeadMark::decode(&mark.encode()), Some(mark));
         }
 

@@ -58,7 +58,10 @@ fn readers_start_at_any_record_by_position_or_number() {
     for n in [0u64, 1, 17, 499, 500, 998, 999] {
         for start in [cairn_log::Start::Lsn(lsns[n as usize]), Seq(n).into()] {
             let record = log.reader(start).unwrap().next().unwrap().unwrap();
-            assert_eq!((record.lsn(), record.seq(), record.payload()), (lsns[n as usize], Seq(n), &numbered(n)[..]));
+            assert_eq!(
+                (record.lsn(), record.seq(), record.payload()),
+                (lsns[n as usize], Seq(n), &numbered(n)[..])
+            );
         }
         let record = log.reader(lsns[n as usize]).unwrap().next().unwrap().unwrap();
         let next = log.reader(record.end_lsn()).unwrap().next().map(|r| r.unwrap().seq());

@@ -1,13 +1,14 @@
 //! guards: L13 L27
 //!
-//! What a close leaves: so much as the next open has to look at, and no more, whatever happens on the way.
+//! What a close leaves: so much as the next open has to look at, and no more, whatever happens on
+//! the way.
 
 use std::collections::HashSet;
 
 use cairn_log::{EndState, Log, Options};
 use cairn_sim::{Call, CrashExplorer, Errno, FaultPlan, SimFs};
 
-use crate::model::{Driver, Home, check_state};
+use crate::model::{Driver, Medium, check_state};
 
 fn options() -> Options {
     Log::options().segment_size(8 << 20)
@@ -31,7 +32,7 @@ fn the_next_open_does_not_read_what_was_closed() {
         driver.close().unwrap();
         let open = || {
             let before = driver.sim.counters().bytes_read;
-            let log = Home::Directory.open(&driver.sim, &options().direct_io(direct)).unwrap();
+            let log = Medium::Directory.open(&driver.sim, &options().direct_io(direct)).unwrap();
             let read = driver.sim.counters().bytes_read - before;
             assert!(read <= 64 << 10, "{read} bytes read");
             assert_eq!(log.open_report().end_state, EndState::Closed);
@@ -57,7 +58,8 @@ fn power_fails_while_a_long_segment_is_closed() {
         driver.open().unwrap();
         driver.append(100).unwrap();
         driver.sync().unwrap();
-        let explorer = CrashExplorer::new(driver.sim.trace()).exhaustive_limit(1024).samples_per_point(256);
+        let explorer =
+            CrashExplorer::new(driver.sim.trace()).exhaustive_limit(1024).samples_per_point(256);
         let report = explorer.points(before..=driver.sim.op_count()).for_each(|state| {
             distinct.insert(state.fingerprint());
             check_state(&driver, state.point(), &state.fs()).map(drop)
@@ -78,5 +80,8 @@ fn a_disk_that_is_full_at_the_end_is_no_obstacle() {
     driver.sim.set_faults(FaultPlan::new());
     driver.open().unwrap();
     let report = driver.log().open_report();
-    assert_eq!((report.end_state, report.segments, report.records_scanned), (EndState::Closed, 1, 6));
+    assert_eq!(
+        (report.end_state, report.segments, report.records_scanned),
+        (EndState::Closed, 1, 6)
+    );
 }

@@ -1,6 +1,7 @@
 //! guards: L01 L02 L09 L35 L36 L37 L49
 //!
-//! Many threads on one log: who shares a barrier, who is told of a failure, and that nobody waits for ever.
+//! Many threads on one log: who shares a barrier, who is told of a failure, and that nobody waits
+//! for ever.
 
 use std::future::Future;
 use std::io;
@@ -25,7 +26,10 @@ fn on(sim: &SimFs) -> Log {
 }
 
 /// Ends the test with a message instead of a hang.
-pub(crate) fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn within<T: Send + 'static>(
+    what: &str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> T {
     let (done, waiting) = mpsc::channel();
     let worker = thread::spawn(move || {
         let result = work();
@@ -39,7 +43,7 @@ pub(crate) fn within<T: Send + 'static>(what: &str, work: impl FnOnce() -> T + S
 }
 
 /// Runs a future on this thread.
-fn block_on<F: Future>(future: F) -> F::Output {
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     struct Unpark(thread::Thread);
     impl Wake for Unpark {
         fn wake(self: Arc<Self>) {
@@ -158,7 +162,9 @@ fn a_failed_barrier_reaches_every_waiter_and_every_later_call() {
         appended.wait();
         hold.wait_for(1);
         drop(hold);
-        let results = within("a waiter", move || waiters.into_iter().map(|t| t.join().unwrap()).collect::<Vec<_>>());
+        let results = within("a waiter", move || {
+            waiters.into_iter().map(|t| t.join().unwrap()).collect::<Vec<_>>()
+        });
         for (lsn, result) in results {
             match result {
                 Err(Error::InDoubt { lsn: doubted, durable: end, .. }) => {
@@ -174,7 +180,8 @@ fn a_failed_barrier_reaches_every_waiter_and_every_later_call() {
         assert!(matches!(log.sync(), Err(Error::InDoubt { .. })));
         assert!(matches!(log.truncate_after(durable), Err(Error::Poisoned { .. })));
         log.sync_to(durable).unwrap();
-        let read: Vec<_> = log.reader(Lsn::START).unwrap().durable().map(|r| r.unwrap().into_payload()).collect();
+        let read: Vec<_> =
+            log.reader(Lsn::START).unwrap().durable().map(|r| r.unwrap().into_payload()).collect();
         assert_eq!(read, [&b"durable"[..]]);
         let log = Arc::into_inner(log).unwrap();
         match log.close() {
@@ -242,7 +249,9 @@ fn a_store_that_panics_stops_the_log_and_hangs_nobody() {
             thread::spawn(move || log.commit(&[n]))
         })
         .collect();
-    let panicked = within("a committer", move || committers.into_iter().filter_map(|t| t.join().err()).count());
+    let panicked = within("a committer", move || {
+        committers.into_iter().filter_map(|t| t.join().err()).count()
+    });
     assert_eq!(panicked, 1, "the leader's own thread, and no other");
     store.panic.store(false, Ordering::Relaxed);
     match log.append(b"more") {
@@ -256,7 +265,9 @@ fn a_store_that_panics_stops_the_log_and_hangs_nobody() {
 fn a_callers_panic_is_no_business_of_the_logs() {
     let log = Log::with_store(Arc::new(MemStore::new()), Log::options()).unwrap();
     let batch = (0..3).map(|n| if n == 2 { panic!("in the caller's iterator") } else { [n] });
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.append_batch(batch))).is_err());
+    assert!(
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| log.append_batch(batch))).is_err()
+    );
     log.submit(b"a").unwrap().on_durable(|_| panic!("in a callback"));
     let (told, heard) = mpsc::channel();
     log.submit(b"b").unwrap().on_durable(move |result| told.send(result.is_ok()).unwrap());
@@ -270,7 +281,9 @@ fn callbacks_may_use_the_log() {
     let log = Arc::new(Log::with_store(Arc::new(MemStore::new()), Log::options()).unwrap());
     let (told, heard) = mpsc::channel();
     let again = log.clone();
-    log.submit(b"a").unwrap().on_durable(move |_| told.send(again.append(b"from the callback")).unwrap());
+    log.submit(b"a")
+        .unwrap()
+        .on_durable(move |_| told.send(again.append(b"from the callback")).unwrap());
     within("a callback", move || heard.recv().unwrap().unwrap());
     log.sync().unwrap();
     assert_eq!(log.next_seq(), Seq(2));
@@ -344,23 +357,6 @@ fn followers_return_nothing_that_is_not_durable() {
 }
 
 #[test]
-fn a_follower_learns_that_what_it_returned_was_cut() {
-    let sim = SimFs::new();
-    let log = on(&sim);
-    let kept = log.commit(b"kept").unwrap();
-    log.commit(b"cut").unwrap();
-    let mut ahead = log.follow(Lsn::START).unwrap();
-    let mut behind = log.follow(Lsn::START).unwrap();
-    assert_eq!(ahead.next_blocking().unwrap().unwrap().payload(), b"kept");
-    assert_eq!(ahead.next_blocking().unwrap().unwrap().payload(), b"cut");
-    assert_eq!(behind.next_blocking().unwrap().unwrap().payload(), b"kept");
-    log.truncate_after(kept).unwrap();
-    log.commit(b"new").unwrap();
-    assert!(matches!(ahead.try_next(), Err(Error::Truncated { .. })));
-    assert_eq!(behind.next_blocking().unwrap().unwrap().payload(), b"new");
-}
-
-#[test]
 fn truncations_and_appends_of_other_threads_exclude_each_other() {
     let sim = SimFs::new();
     let log = Arc::new(on(&sim));
@@ -371,7 +367,8 @@ fn truncations_and_appends_of_other_threads_exclude_each_other() {
             thread::spawn(move || {
                 let mut n = 0u64;
                 while !stop.load(Ordering::Relaxed) {
-                    log.append_batch([[t.to_le_bytes(), n.to_le_bytes()].concat(), vec![0; 40]]).unwrap();
+                    log.append_batch([[t.to_le_bytes(), n.to_le_bytes()].concat(), vec![0; 40]])
+                        .unwrap();
                     if n.is_multiple_of(5) {
                         log.sync().unwrap();
                     }
@@ -381,14 +378,20 @@ fn truncations_and_appends_of_other_threads_exclude_each_other() {
         })
         .collect();
     for round in 0..60 {
-        let records: Vec<_> = log.reader(Lsn::START).unwrap().durable().map(|r| r.unwrap().lsn()).collect();
+        let records: Vec<_> =
+            log.reader(Lsn::START).unwrap().durable().map(|r| r.unwrap().lsn()).collect();
         if let Some(lsn) = records.get(records.len() / 2) {
-            if round % 2 == 0 { log.truncate_before(*lsn).unwrap() } else { log.truncate_after(*lsn).unwrap() }
+            if round % 2 == 0 {
+                log.truncate_before(*lsn).unwrap()
+            } else {
+                log.truncate_after(*lsn).unwrap()
+            }
         }
     }
     stop.store(true, Ordering::Relaxed);
     writers.into_iter().for_each(|t| t.join().unwrap());
-    let mut expected = log.reader(Lsn::START).unwrap().next().map(|r| r.unwrap().seq().0).unwrap_or(0);
+    let mut expected =
+        log.reader(Lsn::START).unwrap().next().map(|r| r.unwrap().seq().0).unwrap_or(0);
     for record in log.reader(Lsn::START).unwrap() {
         assert_eq!(record.unwrap().seq(), Seq(expected));
         expected += 1;
@@ -396,7 +399,8 @@ fn truncations_and_appends_of_other_threads_exclude_each_other() {
     assert_eq!(log.next_seq(), Seq(expected));
 }
 
-/// A cut takes back records that somebody waits for: they were durable, and nobody goes on waiting for positions that are gone.
+/// A cut takes back records that somebody waits for: they were durable, and nobody goes on waiting
+/// for positions that are gone.
 #[test]
 fn a_cut_settles_whoever_waits_above_it() {
     within("somebody above a cut", || {

@@ -1,30 +1,37 @@
 //! guards: L03 L05 L10 L11 L12 L13 L16 L17 L18 L22 L23 L25 L27 L29 L51 L53 L54
 //!
-//! Power cuts at every point of a workload: whatever subset of unsynced sectors, lengths and names survives, the log opens without
-//! help and holds everything acknowledged, in order, once; also when the power fails again during recovery, and again.
+//! Power cuts at every point of a workload: whatever subset of unsynced sectors, lengths and names
+//! survives, the log opens without help and holds everything acknowledged, in order, once; also
+//! when the power fails again during recovery, and again.
 
-use std::collections::HashSet;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use cairn_log::{Log, Options};
-use cairn_sim::{CrashExplorer, CrashState, MetadataOrder, SimFs, SimOptions, Torn};
+use cairn_sim::{
+    Again, Check, CrashExplorer, MetadataOrder, SimFs, SimOptions, Torn, Visit, Visited,
+    explore_seeds,
+};
 
-use crate::model::{Driver, Home, check_goes_on, check_state};
+use crate::model::{Driver, Medium, check_goes_on, check_state};
 use crate::recycling::retaining;
+use crate::spoil::{Met, spoil};
+use crate::store::dropping;
 
 pub(crate) fn tiny() -> Options {
     Log::options().segment_size(8 << 10).buffer_size(4 << 10)
 }
 
-/// The same, committing past the page cache or through it: every other seed one of them. And of every four seeds two with segments in which
-/// there is room for more than one buffer, of which one flush may then write several.
+/// The same, committing past the page cache or through it: every other seed one of them. And of
+/// every four seeds two with segments in which there is room for more than one buffer, of which one
+/// flush may then write several.
 pub(crate) fn tiny_on(seed: u64) -> Options {
     let segment_size = if seed % 4 < 2 { 8 << 10 } else { 24 << 10 };
     tiny().segment_size(segment_size).direct_io(seed.is_multiple_of(2))
 }
 
-/// Appends, batches, rotation, both truncations, clean and unclean ends, failed barriers: seeded, so that every run is another mix.
+/// Appends, batches, rotation, both truncations, clean and unclean ends, failed barriers, a second
+/// handle: seeded,
+/// so that every run is another mix.
 pub(crate) fn workload(driver: &mut Driver, seed: u64, steps: usize) -> cairn_log::Result<()> {
     let mut dice = Dice(seed);
     driver.open()?;
@@ -38,8 +45,12 @@ pub(crate) fn workload(driver: &mut Driver, seed: u64, steps: usize) -> cairn_lo
             47..68 => driver.sync()?,
             68..74 => driver.flush()?,
             74..79 if end > head => driver.sync_to(end - 1)?,
-            79..82 if end > head => driver.truncate_before(head + dice.below((end - head) as usize) as u64)?,
-            82..88 if end > head => driver.truncate_after(head + dice.below((end - head) as usize) as u64)?,
+            79..82 if end > head => {
+                driver.truncate_before(head + dice.below((end - head) as usize) as u64)?
+            }
+            82..88 if end > head => {
+                driver.truncate_after(head + dice.below((end - head) as usize) as u64)?
+            }
             88..92 => {
                 driver.close()?;
                 driver.open()?;
@@ -52,6 +63,7 @@ pub(crate) fn workload(driver: &mut Driver, seed: u64, steps: usize) -> cairn_lo
                 driver.sync()?;
                 driver.append_before_sector_end()?;
             }
+            98..99 => driver.open_another(),
             _ => driver.append(16)?,
         }
     }
@@ -68,18 +80,31 @@ impl Dice {
     }
 }
 
-/// What was visited, each disk once however it came about.
-#[derive(Default)]
-pub(crate) struct Visited {
-    pub(crate) distinct: HashSet<u64>,
-    pub(crate) states: u64,
+/// Opens a disk, compares it with the model, and goes on with it; some disks are damaged besides.
+struct Checks<'a> {
+    driver: &'a Driver,
+    spoils: bool,
+    found: Option<Vec<Vec<u8>>>,
 }
 
-impl Visited {
-    fn visit(&mut self, state: &CrashState) -> u64 {
-        self.distinct.insert(state.fingerprint());
-        self.states += 1;
-        self.states
+impl Check for Checks<'_> {
+    fn check(&mut self, visit: Visit<'_>, sim: &SimFs) -> Result<(), String> {
+        let (driver, point) = (self.driver, visit.point);
+        if self.spoils && visit.recoveries == 0 && visit.nth.is_multiple_of(8) {
+            spoil(driver, point, &visit.state.fs(), visit.state.fingerprint())?;
+        }
+        let found = check_state(driver, point, sim)?;
+        if visit.recoveries == 0 {
+            self.found = Some(found);
+        }
+        Ok(())
+    }
+
+    fn go_on(&mut self, visit: Visit<'_>, sim: &SimFs) -> Result<(), String> {
+        match self.found.take() {
+            Some(found) if visit.nth.is_multiple_of(16) => check_goes_on(self.driver, &found, sim),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -91,58 +116,34 @@ pub(crate) fn explore(
     order: MetadataOrder,
     visited: &mut Visited,
 ) -> Result<(), String> {
-    let explorer = CrashExplorer::new(driver.sim.trace())
+    explore_and(false, driver, label, torn, order, visited)
+}
+
+fn explore_and(
+    spoils: bool,
+    driver: &Driver,
+    label: String,
+    torn: Torn,
+    order: MetadataOrder,
+    visited: &mut Visited,
+) -> Result<(), String> {
+    CrashExplorer::new(driver.sim.trace())
         .label(label)
         .torn(torn)
         .metadata_order(order)
         .exhaustive_limit(256)
-        .samples_per_point(96);
-    let report = explorer.for_each(|state| {
-        let nth = visited.visit(state);
-        let sim = state.fs();
-        let found = check_state(driver, state.point(), &sim)?;
-        if nth.is_multiple_of(64) {
-            explore_recovery(driver, state.point(), &sim, 2, visited)?;
-        }
-        if nth.is_multiple_of(16) {
-            check_goes_on(driver, &found, &sim)?;
-        }
-        Ok::<(), String>(())
-    });
-    report.map(drop).map_err(|failure| failure.to_string())
-}
-
-/// Power fails again during the recovery that `sim` went through, and again during that one's.
-fn explore_recovery(
-    driver: &Driver,
-    point: usize,
-    sim: &SimFs,
-    depth: u32,
-    visited: &mut Visited,
-) -> Result<(), String> {
-    let explorer = CrashExplorer::new(sim.trace()).label("nested").exhaustive_limit(16).samples_per_point(8);
-    let mut nth = 0u64;
-    let report = explorer.for_each(|state| {
-        nth += 1;
-        visited.visit(state);
-        let sim = state.fs();
-        check_state(driver, point, &sim).map_err(|e| format!("crash in recovery: {e}"))?;
-        if depth > 1 && nth.is_multiple_of(16) {
-            explore_recovery(driver, point, &sim, depth - 1, visited)?;
-        }
-        Ok::<(), String>(())
-    });
-    report.map(drop).map_err(|failure| failure.to_string())
+        .samples_per_point(96)
+        .explore(Again::default(), visited, &mut Checks { driver, spoils, found: None })
 }
 
 /// A workload with this seed, run to its end.
 pub(crate) fn run(seed: u64, options: Options, steps: usize) -> Driver {
-    run_in(Home::Directory, seed, options, steps)
+    run_in(Medium::Directory, seed, options, steps)
 }
 
-fn run_in(home: Home, seed: u64, options: Options, steps: usize) -> Driver {
+pub(crate) fn run_in(medium: Medium, seed: u64, options: Options, steps: usize) -> Driver {
     let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), options);
-    driver.home = home;
+    driver.medium = medium;
     workload(&mut driver, seed, steps).expect("nothing fails here");
     driver
 }
@@ -150,44 +151,39 @@ fn run_in(home: Home, seed: u64, options: Options, steps: usize) -> Driver {
 /// More with `CAIRN_CRASH_STATES=n`.
 #[test]
 fn no_power_cut_takes_back_what_was_acknowledged() {
-    let wanted: usize = std::env::var("CAIRN_CRASH_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(240_000);
-    let started = std::time::Instant::now();
-    let next_seed = AtomicU64::new(1);
-    let distinct = Mutex::new(HashSet::new());
-    std::thread::scope(|scope| {
-        for _ in 0..2 {
-            scope.spawn(|| {
-                while distinct.lock().unwrap().len() < wanted {
-                    let seed = next_seed.fetch_add(1, Ordering::Relaxed);
-                    let order = if seed.is_multiple_of(4) { MetadataOrder::Ordered } else { MetadataOrder::Free };
-                    let mut visited = Visited::default();
-                    // Every fifth workload runs on a store instead of a directory.
-                    let home = if seed.is_multiple_of(5) { Home::Store } else { Home::Directory };
-                    // A store cannot tell its own creation, torn inside a sector, from a foreign file, and refuses it.
-                    let torn =
-                        if seed.is_multiple_of(3) && home == Home::Directory { Torn::Garbage } else { Torn::Versions };
-                    // Every seventh drops what is old, and writes on in its files.
-                    let driver = match seed % 7 {
-                        0 => retaining(seed, 100),
-                        _ => run_in(home, seed, tiny_on(seed), 60),
-                    };
-                    explore(&driver, format!("crash-{seed}"), torn, order, &mut visited).unwrap();
-                    distinct.lock().unwrap().extend(visited.distinct);
-                }
-            });
-        }
-    });
-    let distinct = distinct.into_inner().unwrap().len();
-    let seconds = started.elapsed().as_secs_f64();
-    println!(
-        "{distinct} distinct states of {} workloads, {:.0} states/s",
-        next_seed.into_inner() - 1,
-        distinct as f64 / seconds
-    );
+    let wanted: usize =
+        std::env::var("CAIRN_CRASH_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(240_000);
+    let met = Mutex::new(Met::default());
+    let one = |seed: u64, visited: &mut Visited| {
+        let order =
+            if seed.is_multiple_of(4) { MetadataOrder::Ordered } else { MetadataOrder::Free };
+        // Of ten workloads one runs on a file, and one on many, instead of a directory.
+        let medium = match seed % 10 {
+            0 => Medium::Files,
+            5 => Medium::File,
+            _ => Medium::Directory,
+        };
+        // A store cannot tell its own creation, torn inside a sector, from a foreign file, and
+        // refuses it.
+        let torn = if seed.is_multiple_of(3) && medium == Medium::Directory {
+            Torn::Garbage
+        } else {
+            Torn::Versions
+        };
+        // Every seventh drops what is old, and writes on in its files.
+        let driver = match seed % 7 {
+            _ if medium == Medium::Files => dropping(seed, 60),
+            0 if medium == Medium::Directory => retaining(seed, 100),
+            _ => run_in(medium, seed, tiny_on(seed), 60),
+        };
+        explore_and(true, &driver, format!("crash-{seed}"), torn, order, visited).unwrap();
+    };
+    println!("{}", explore_seeds(wanted, one, || met.lock().unwrap().add_those_of_this_thread()));
+    met.into_inner().unwrap().print();
 }
 
-/// Runs a workload until the process dies at system call `at`, and has a successor acknowledge a record; says since when that one
-/// runs. `None` when the workload is over before.
+/// Runs a workload until the process dies at system call `at`, and has a successor acknowledge a
+/// record; says since when that one runs. `None` when the workload is over before.
 pub(crate) fn killed(seed: u64, at: usize, options: Options) -> Option<(Driver, usize)> {
     let mut driver = Driver::new(SimFs::with_options(SimOptions::new().seed(seed)), options);
     driver.sim.kill_at(at);
@@ -204,8 +200,8 @@ pub(crate) fn killed(seed: u64, at: usize, options: Options) -> Option<(Driver, 
 
 /// guards: L03 L05 L51
 ///
-/// The process dies at every system call in turn; its successor finds names and bytes that no barrier ever covered, goes on, acknowledges, and
-/// then the power fails.
+/// The process dies at every system call in turn; its successor finds names and bytes that no
+/// barrier ever covered, goes on, acknowledges, and then the power fails.
 #[test]
 fn what_a_killed_process_left_is_durable_before_its_successor_acknowledges() {
     let (mut kills, mut states) = (0, 0);
@@ -213,7 +209,8 @@ fn what_a_killed_process_left_is_durable_before_its_successor_acknowledges() {
         for at in 0.. {
             let Some((driver, reopened)) = killed(seed, at, tiny_on(seed)) else { break };
             kills += 1;
-            let explorer = CrashExplorer::new(driver.sim.trace()).samples_per_point(16).exhaustive_limit(16);
+            let explorer =
+                CrashExplorer::new(driver.sim.trace()).samples_per_point(16).exhaustive_limit(16);
             let report = explorer
                 .points(reopened..=driver.sim.op_count())
                 .for_each(|state| check_state(&driver, state.point(), &state.fs()).map(drop));

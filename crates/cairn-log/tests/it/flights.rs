@@ -1,23 +1,24 @@
 //! guards: L01 L02 L11 L38
 //!
-//! Two flushes in flight: the later one is done first. What it brought is nobody's before the earlier one is done, whatever the disk holds then.
+//! Two flushes in flight: the later one is done first. What it brought is nobody's before the
+//! earlier one is done, whatever the disk holds then.
 
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use cairn_log::{Error, Log, Lsn, Mutation};
-use cairn_sim::{Call, Errno, FaultPlan, Hold, MetadataOrder, SimFs, Torn};
+use cairn_sim::{Call, Errno, FaultPlan, Hold, MetadataOrder, SimFs, Torn, Visited};
 
 use crate::concurrency::within;
-use crate::crash::{Visited, explore, tiny};
+use crate::crash::{explore, tiny};
 use crate::model::Driver;
 
 /// Records that fill a buffer.
 const FULL: u64 = 3;
 
-/// Two full buffers, each in flight on behalf of a thread that wants its first record durable, and one begun behind them. The first write is stuck, and
-/// the second one passes it by.
+/// Two full buffers, each in flight on behalf of a thread that wants its first record durable, and
+/// one begun behind them. The first write is stuck, and the second one passes it by.
 struct TwoInFlight {
     driver: Driver,
     log: Arc<Log>,
@@ -27,7 +28,8 @@ struct TwoInFlight {
 }
 
 impl TwoInFlight {
-    /// With one record acknowledged before; `nth` of the two writes fails. The bug is that of both threads.
+    /// With one record acknowledged before; `nth` of the two writes fails. The bug is that of both
+    /// threads.
     fn begin(bug: Option<Mutation>, nth: Option<u64>) -> Self {
         let mut driver = Driver::new(SimFs::new(), tiny().segment_size(64 << 10));
         driver.open().unwrap();
@@ -87,7 +89,9 @@ pub(crate) fn out_of_order(bug: Option<Mutation>) -> Driver {
         acknowledge(2 * FULL);
     }
     if bug.is_none() {
-        assert!(!early && log.stats().flushes_beside == 1 && log.durable_lsn() == log.flushed_lsn());
+        assert!(
+            !early && log.stats().flushes_beside == 1 && log.durable_lsn() == log.flushed_lsn()
+        );
     }
     drop(hold);
     first.recv().unwrap().unwrap();
@@ -106,21 +110,27 @@ fn what_is_done_sooner_is_durable_in_order() {
     let stats = driver.log().stats();
     assert_eq!((stats.barriers, stats.flushes_beside), (3, 1));
     let mut visited = Visited::default();
-    explore(&driver, "out of order".into(), Torn::Versions, MetadataOrder::Free, &mut visited).unwrap();
-    assert!(visited.states > 0);
+    explore(&driver, "out of order".into(), Torn::Versions, MetadataOrder::Free, &mut visited)
+        .unwrap();
+    assert!(visited.states() > 0);
 }
 
 /// Nobody is told that what failed, or what comes behind it, is durable; and the log opens again.
 #[test]
 fn a_failure_reaches_everything_in_flight_behind_it() {
     for nth in [0, 1] {
-        let TwoInFlight { mut driver, log, hold, first, second } = TwoInFlight::begin(None, Some(nth));
+        let TwoInFlight { mut driver, log, hold, first, second } =
+            TwoInFlight::begin(None, Some(nth));
         let later = if nth == 1 { second.recv().unwrap() } else { Ok(()) };
         drop(hold);
-        let outcomes = [first.recv().unwrap(), if nth == 1 { later } else { second.recv().unwrap() }];
+        let outcomes =
+            [first.recv().unwrap(), if nth == 1 { later } else { second.recv().unwrap() }];
         for outcome in outcomes {
             // A direct store says no Ok behind a failure, not even one that would be true.
-            assert!(matches!(outcome, Err(Error::InDoubt { .. })), "write {nth} fails: {outcome:?}");
+            assert!(
+                matches!(outcome, Err(Error::InDoubt { .. })),
+                "write {nth} fails: {outcome:?}"
+            );
         }
         assert!(matches!(log.append(b"more"), Err(Error::Poisoned { .. })));
         assert_eq!(log.reader(Lsn::START).unwrap().durable().count(), 1);
@@ -128,6 +138,13 @@ fn a_failure_reaches_everything_in_flight_behind_it() {
         driver.log = Some(Arc::into_inner(log).unwrap());
         driver.die();
         let mut visited = Visited::default();
-        explore(&driver, format!("write {nth} fails"), Torn::Versions, MetadataOrder::Free, &mut visited).unwrap();
+        explore(
+            &driver,
+            format!("write {nth} fails"),
+            Torn::Versions,
+            MetadataOrder::Free,
+            &mut visited,
+        )
+        .unwrap();
     }
 }

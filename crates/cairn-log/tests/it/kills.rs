@@ -1,7 +1,7 @@
 //! guards: L01 L03 L06 L26
 //!
-//! A process with several writers is killed at random moments, on the real file system: every acknowledged record is there with its bytes,
-//! in order, once, and the log opens without help.
+//! A process with several writers is killed at random moments, on the real file system: every
+//! acknowledged record is there with its bytes, in order, once, and the log opens without help.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -16,7 +16,8 @@ use crate::crash::Dice;
 const DIR_VARIABLE: &str = "CAIRN_KILLED_CHILD_DIR";
 const WRITERS: u64 = 4;
 
-/// Says something only when the next test runs it, in a process of its own: four threads append until they are killed, and tell what was acknowledged.
+/// Says something only when the next test runs it, in a process of its own: four threads append
+/// until they are killed, and tell what was acknowledged.
 #[test]
 fn child_that_writes_until_it_is_killed() {
     let Some(dir) = std::env::var_os(DIR_VARIABLE) else { return };
@@ -48,7 +49,10 @@ fn child_that_writes_until_it_is_killed() {
                             continue;
                         }
                     };
-                    let text: String = acknowledged.iter().map(|(lsn, record)| format!("{lsn} {record}\n")).collect();
+                    let text: String = acknowledged
+                        .iter()
+                        .map(|(lsn, record)| format!("{lsn} {record}\n"))
+                        .collect();
                     // One write per acknowledgement, so that a kill tears no line but the last.
                     let _ = std::io::stdout().lock().write_all(text.as_bytes());
                 }
@@ -110,7 +114,11 @@ fn a_killed_process_with_several_writers_loses_nothing_acknowledged() {
             assert!(found.insert(text.clone(), last).is_none(), "{text} is there twice");
         }
         for (lsn, record) in &acknowledged {
-            assert_eq!(found.get(record), Some(lsn), "{record} was acknowledged after {kills} kills");
+            assert_eq!(
+                found.get(record),
+                Some(lsn),
+                "{record} was acknowledged after {kills} kills"
+            );
         }
         // An end that was not clean, too: the next child recovers from it.
         if kills % 2 == 0 {

@@ -1,15 +1,17 @@
-//! The model: what may be found after a crash at any point, told by nothing but what callers were told.
+//! The model: what may be found after a crash at any point, told by nothing but what callers were
+//! told.
 //!
-//! A [`Driver`] runs a workload on a simulated machine and notes after each call how many system calls had been made and what
-//! was promised by then. After a crash at point `p` the log must be as the last call that had returned by `p` left it,
-//! or as the call under way would leave it.
+//! A [`Driver`] runs a workload on a simulated machine and notes after each call how many system
+//! calls had been made and what was promised by then. After a crash at point `p` the log must be as
+//! the last call that had returned by `p` left it, or as the call under way would leave it.
 
 use std::fmt::Debug;
 use std::path::Path;
 use std::sync::Arc;
 
-use cairn_io::FileStore;
+use cairn_io::{FileStore, Store};
 use cairn_log::{Inspection, Log, Lsn, Options, Seq, Start};
+use cairn_segmented::SegmentedOptions;
 use cairn_sim::{FaultPlan, SimFs};
 
 /// What callers know of the log at one moment.
@@ -32,7 +34,10 @@ impl Model {
         if found.is_empty() {
             return match self.acknowledged <= self.head {
                 true => Ok(()),
-                false => Err(format!("{} records acknowledged, none found", self.acknowledged - self.head)),
+                false => Err(format!(
+                    "{} records acknowledged, none found",
+                    self.acknowledged - self.head
+                )),
             };
         }
         if first != self.head {
@@ -54,13 +59,24 @@ impl Model {
             _ => Ok(()),
         }
     }
+
+    /// Whether everything found was appended, whatever is missing of it.
+    fn believes(&self, first: u64, found: &[Vec<u8>]) -> bool {
+        let end = first + found.len() as u64;
+        let known = |(seq, payload): (u64, &Vec<u8>)| {
+            self.records[seq as usize].as_deref() == Some(payload)
+        };
+        end <= self.records.len() as u64
+            && (first..).zip(found).all(known)
+            && (found.is_empty() || self.batches[end as usize - 1].1 == end)
+    }
 }
 
 /// The promises as they stood after each system call.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Timeline {
-    /// For each call: how many system calls had been made when it returned, and the model then; two of them when it failed
-    /// without saying which.
+    /// For each call: how many system calls had been made when it returned, and the model then; two
+    /// of them when it failed without saying which.
     entries: Vec<(usize, Vec<Model>)>,
 }
 
@@ -74,10 +90,16 @@ impl Timeline {
     }
 
     /// Whether the contents are right after a crash at `point`.
-    pub(crate) fn accepts(&self, point: usize, first: u64, found: &[Vec<u8>]) -> Result<(), String> {
+    pub(crate) fn accepts(
+        &self,
+        point: usize,
+        first: u64,
+        found: &[Vec<u8>],
+    ) -> Result<(), String> {
         let returned = self.entries.partition_point(|(at, _)| *at <= point);
         let mut why = Vec::new();
-        let possible = &self.entries[returned.saturating_sub(1)..(returned + 1).min(self.entries.len())];
+        let possible =
+            &self.entries[returned.saturating_sub(1)..(returned + 1).min(self.entries.len())];
         for model in possible.iter().flat_map(|(_, models)| models) {
             match model.accepts(first, found) {
                 Ok(()) => return Ok(()),
@@ -85,6 +107,14 @@ impl Timeline {
             }
         }
         Err(why.join("; or "))
+    }
+
+    /// Whether all of what was found after damage had been in the log at one moment before `point`,
+    /// or is of the call under way there.
+    pub(crate) fn knew(&self, point: usize, first: u64, found: &[Vec<u8>]) -> bool {
+        let returned = self.entries.partition_point(|(at, _)| *at <= point);
+        let possible = &self.entries[..(returned + 1).min(self.entries.len())];
+        possible.iter().flat_map(|(_, models)| models).any(|model| model.believes(first, found))
     }
 }
 
@@ -103,37 +133,46 @@ pub(crate) fn contents(log: &Log) -> Result<(u64, Vec<Vec<u8>>), String> {
     Ok((first.unwrap_or(log.next_seq().0), found))
 }
 
-/// Where the log under test lives.
+/// What the log under test lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Home {
-    /// In a directory of segments.
+pub(crate) enum Medium {
+    /// A directory of segments.
     Directory,
-    /// In a single file, through the store seam.
-    Store,
+    /// One file, through the store seam: it keeps its beginning.
+    File,
+    /// Many small files as one store, which drops its beginning file by file.
+    Files,
 }
 
-impl Home {
+impl Medium {
     pub(crate) fn open(self, sim: &SimFs, options: &Options) -> cairn_log::Result<Log> {
         let options = options.clone().fs(Arc::new(sim.clone()));
-        match self {
-            Home::Directory => options.open(DIR),
-            Home::Store => {
-                let failed = |source| cairn_log::Error::Io {
-                    op: "open",
-                    path: STORE.into(),
-                    source: Arc::new(std::io::Error::other(source)),
-                };
-                let store = FileStore::open(sim, Path::new(STORE)).map_err(failed)?;
-                Log::with_store(Arc::new(store), options)
-            }
-        }
+        let failed = |source: std::io::Error| cairn_log::Error::Io {
+            op: "open",
+            path: STORE.into(),
+            source: Arc::new(source),
+        };
+        let store: Arc<dyn Store> = match self {
+            Medium::Directory => return options.open(DIR),
+            Medium::File => Arc::new(
+                FileStore::open(sim, Path::new(STORE))
+                    .map_err(|e| failed(std::io::Error::other(e)))?,
+            ),
+            Medium::Files => Arc::new(
+                SegmentedOptions::new()
+                    .segment_size_bytes(64 << 10)
+                    .open(Arc::new(sim.clone()), Path::new(STORE))
+                    .map_err(|e| failed(std::io::Error::other(e)))?,
+            ),
+        };
+        Log::with_store(store, options)
     }
 }
 
 /// Runs a workload and keeps the books.
 pub(crate) struct Driver {
     pub(crate) sim: SimFs,
-    pub(crate) home: Home,
+    pub(crate) medium: Medium,
     pub(crate) options: Options,
     pub(crate) log: Option<Log>,
     pub(crate) model: Model,
@@ -152,7 +191,7 @@ pub(crate) struct Driver {
 }
 
 pub(crate) const DIR: &str = "/log";
-const STORE: &str = "/store";
+pub(crate) const STORE: &str = "/store";
 
 impl Driver {
     /// On a fresh machine; the log is not open yet.
@@ -161,7 +200,7 @@ impl Driver {
         timeline.note(0, vec![Model::default()]);
         Driver {
             sim,
-            home: Home::Directory,
+            medium: Medium::Directory,
             options,
             log: None,
             model: Model::default(),
@@ -203,7 +242,7 @@ impl Driver {
 
     /// Opens the log; what it shows then is durable, and known.
     pub(crate) fn open(&mut self) -> cairn_log::Result<()> {
-        let log = match self.home.open(&self.sim, &self.options) {
+        let log = match self.medium.open(&self.sim, &self.options) {
             Ok(log) => log,
             Err(error) => {
                 self.noted();
@@ -220,7 +259,10 @@ impl Driver {
             read => read.expect("an opened log can be read"),
         };
         if let Err(why) = self.model.accepts(first, &found) {
-            let other = self.other.take().unwrap_or_else(|| panic!("an opened log shows what was appended: {why}"));
+            let other = self
+                .other
+                .take()
+                .unwrap_or_else(|| panic!("an opened log shows what was appended: {why}"));
             other.accepts(first, &found).expect("an opened log is one of two");
             self.model = other;
         }
@@ -236,6 +278,19 @@ impl Driver {
         Ok(())
     }
 
+    /// Somebody else opens the log, and is told that it is in use. Stores have no lock.
+    pub(crate) fn open_another(&mut self) {
+        if let Medium::Directory = self.medium {
+            let options = self.options.clone().fs(Arc::new(self.sim.second_process()));
+            let refused = options.open(DIR);
+            let failed = self.sim.counters().faults > 0 || self.sim.is_dead();
+            assert!(
+                failed || matches!(refused, Err(cairn_log::Error::Locked { .. })),
+                "{refused:?}"
+            );
+        }
+    }
+
     pub(crate) fn append(&mut self, len: usize) -> cairn_log::Result<()> {
         let payload = self.payload(len);
         self.promise(std::slice::from_ref(&payload));
@@ -243,10 +298,11 @@ impl Driver {
         self.settle(1, lsn.map(|lsn| vec![lsn]))
     }
 
-    /// Appends a record so long that a mark behind its group ends with a sector: what follows writes no sector again by the way.
+    /// Appends a record so long that a mark behind its group ends with a sector: what follows
+    /// writes no sector again by the way.
     pub(crate) fn append_before_sector_end(&mut self) -> cairn_log::Result<()> {
-        let frame_at = self.log().appended_lsn().0 + 40;
-        let end = (frame_at + 12 + 8 + 40).next_multiple_of(512) - 40;
+        let frame_at = self.log().appended_lsn().0 + 56;
+        let end = (frame_at + 12 + 8 + 56).next_multiple_of(512) - 56;
         self.append((end - frame_at - 12) as usize)
     }
 
@@ -355,7 +411,8 @@ impl Driver {
         result
     }
 
-    /// A truncation froze the log with everything in it durable, and then happened, or failed without saying how far it got.
+    /// A truncation froze the log with everything in it durable, and then happened, or failed
+    /// without saying how far it got.
     fn decide(&mut self, result: &cairn_log::Result<()>, after: Model) {
         match result {
             Ok(()) => {
@@ -402,14 +459,22 @@ impl Driver {
     }
 }
 
-/// Where the next frame of a group starts: a header of twelve bytes, the payload, padding to eight bytes.
+/// Where the next frame of a group starts: a header of twelve bytes, the payload, padding to eight
+/// bytes.
 fn lsn_after(lsn: u64, payload_len: usize) -> u64 {
     (lsn + 12 + payload_len as u64).next_multiple_of(8)
 }
 
 /// Opens what a crash left and compares it with the promises; then goes on with it.
-pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<Vec<Vec<u8>>, String> {
-    let log = driver.home.open(sim, &driver.options).map_err(|e| format!("does not open: {}", chain(&e)))?;
+pub(crate) fn check_state(
+    driver: &Driver,
+    point: usize,
+    sim: &SimFs,
+) -> Result<Vec<Vec<u8>>, String> {
+    let log = driver
+        .medium
+        .open(sim, &driver.options)
+        .map_err(|e| format!("does not open: {}", chain(&e)))?;
     let (first, found) = contents(&log)?;
     driver.timeline.accepts(point, first, &found)?;
     drop(log);
@@ -417,13 +482,23 @@ pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<
 }
 
 /// What a recovered log must be able to do: take a record durably, and be opened again with it.
-pub(crate) fn check_goes_on(driver: &Driver, before: &[Vec<u8>], sim: &SimFs) -> Result<(), String> {
-    let open = || driver.home.open(sim, &driver.options).map_err(|e| format!("does not open again: {}", chain(&e)));
+pub(crate) fn check_goes_on(
+    driver: &Driver,
+    before: &[Vec<u8>],
+    sim: &SimFs,
+) -> Result<(), String> {
+    let open = || {
+        driver
+            .medium
+            .open(sim, &driver.options)
+            .map_err(|e| format!("does not open again: {}", chain(&e)))
+    };
     let log = open()?;
     let lsn = log.commit(b"one more").map_err(|e| format!("does not go on: {}", chain(&e)))?;
     log.close().map_err(|e| format!("does not close: {}", chain(&e)))?;
-    if driver.home == Home::Directory {
-        let inspection = Inspection::open_on(Arc::new(sim.clone()), DIR).map_err(|e| e.to_string())?;
+    if driver.medium == Medium::Directory {
+        let inspection =
+            Inspection::open_on(Arc::new(sim.clone()), DIR).map_err(|e| e.to_string())?;
         let verified = inspection.verify(|_| ()).map_err(|e| e.to_string())?;
         if !verified.problems.is_empty() {
             return Err(format!("verify finds {:?}", verified.problems));
@@ -431,7 +506,10 @@ pub(crate) fn check_goes_on(driver: &Driver, before: &[Vec<u8>], sim: &SimFs) ->
     }
     let log = open()?;
     let (_, found) = contents(&log)?;
-    if found.len() != before.len() + 1 || found[..before.len()] != *before || found[before.len()] != b"one more" {
+    if found.len() != before.len() + 1
+        || found[..before.len()] != *before
+        || found[before.len()] != b"one more"
+    {
         return Err(format!("{} records before, {} after one more", before.len(), found.len()));
     }
     let record = log.reader(Start::Lsn(lsn)).map_err(|e| e.to_string())?.next();

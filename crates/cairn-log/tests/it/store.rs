@@ -1,18 +1,21 @@
 //! guards: L16 L17 L18 L20 L22
 //!
-//! The log in one store, whatever that is made of: memory, a file, many files, or something its user wrote.
+//! The log in one store, whatever that is made of: memory, a file, many files, or something its
+//! user wrote.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use cairn_io::{FileStore, Fs, MemStore, NativeFs, SegmentedOptions, Store, contract};
-use cairn_log::{EndState, Error, Log, Lsn, Options, Seq};
+use cairn_io::{FileStore, Fs, MemStore, NativeFs, Store, contract};
+use cairn_log::{Dropped, EndState, Error, Log, Lsn, Options, Seq};
+use cairn_segmented::SegmentedOptions;
 use cairn_sim::{CrashExplorer, SimFs, SimOptions};
 use proptest::prelude::*;
 
-use crate::model::{Model, Timeline, chain, contents};
+use crate::crash::Dice;
+use crate::model::{Driver, Medium, Model, Timeline, chain, contents};
 
 fn options() -> Options {
     Log::options().buffer_size(4 << 10)
@@ -83,7 +86,7 @@ impl Store for Blocks {
 }
 
 /// Something to keep a log in. Every call opens it again; nobody else has it open then.
-type Medium = Box<dyn Fn() -> Arc<dyn Store>>;
+type Opener = Box<dyn Fn() -> Arc<dyn Store>>;
 
 fn small_files(fs: &Arc<dyn Fs>, dir: &Path) -> Arc<dyn Store> {
     let options = SegmentedOptions::new().segment_size_bytes(64 << 10).open_files_max(2);
@@ -91,7 +94,7 @@ fn small_files(fs: &Arc<dyn Fs>, dir: &Path) -> Arc<dyn Store> {
 }
 
 /// All kinds of stores, empty.
-fn media() -> Vec<(&'static str, Medium)> {
+fn media() -> Vec<(&'static str, Opener)> {
     let memory: Arc<dyn Store> = Arc::new(MemStore::new());
     let blocks: Arc<dyn Store> = Arc::new(Blocks::default());
     let (file, files) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
@@ -100,8 +103,16 @@ fn media() -> Vec<(&'static str, Medium)> {
     vec![
         ("memory", Box::new(move || memory.clone())),
         ("blocks", Box::new(move || blocks.clone())),
-        ("a file", Box::new(move || Arc::new(FileStore::open(&NativeFs, &file.path().join("log")).unwrap()))),
-        ("a simulated file", Box::new(move || Arc::new(FileStore::open(&sim, Path::new("/log")).unwrap()))),
+        (
+            "a file",
+            Box::new(move || {
+                Arc::new(FileStore::open(&NativeFs, &file.path().join("log")).unwrap())
+            }),
+        ),
+        (
+            "a simulated file",
+            Box::new(move || Arc::new(FileStore::open(&sim, Path::new("/log")).unwrap())),
+        ),
         ("files", Box::new(move || small_files(&native, files.path()))),
         ("simulated files", Box::new(move || small_files(&sim_files, Path::new("/log")))),
     ]
@@ -137,7 +148,8 @@ fn what_was_appended_is_there_after_reopening_on_every_store() {
         log.sync().unwrap();
         drop(log);
         let log = open(medium());
-        assert_eq!((log.uuid(), log.open_report().end_state), (uuid, EndState::Unclosed), "{name}");
+        // All of it was durable, and the handle that was dropped said so.
+        assert_eq!((log.uuid(), log.open_report().end_state), (uuid, EndState::Closed), "{name}");
         assert_eq!(contents(&log).unwrap(), (0, records), "{name}");
         assert_eq!(log.next_seq(), Seq(200));
     }
@@ -152,7 +164,8 @@ fn what_was_truncated_never_returns_on_every_store() {
         lsns.extend(expected.iter().map(|r| log.append(r).unwrap()));
         drop(log);
         for (round, keep) in [50, 48, 20, 19, 19, 1].into_iter().enumerate() {
-            // What is appended after a cut is shorter than what was dropped, so that old records lie behind it (L16).
+            // What is appended after a cut is shorter than what was dropped, so that old records
+            // lie behind it (L16).
             let log = open(medium());
             assert_eq!(contents(&log).unwrap(), (0, expected.clone()), "{name}, round {round}");
             log.truncate_after(lsns[keep - 1]).unwrap();
@@ -172,6 +185,64 @@ fn what_was_truncated_never_returns_on_every_store() {
     }
 }
 
+/// guards: L66
+///
+/// As in a directory: a follower that returned a record is told when that record is cut.
+#[test]
+fn a_follower_learns_of_a_cut_on_every_store() {
+    for (name, medium) in media() {
+        let log = open(medium());
+        let kept = log.commit(b"kept").unwrap();
+        log.commit(b"cut").unwrap();
+        let mut ahead = log.follow(Lsn::START).unwrap();
+        for payload in [&b"kept"[..], b"cut"] {
+            assert_eq!(ahead.next_blocking().unwrap().unwrap().payload(), payload, "{name}");
+        }
+        log.truncate_after(kept).unwrap();
+        log.commit(b"new").unwrap();
+        assert!(matches!(ahead.try_next(), Err(Error::Truncated { .. })), "{name}");
+    }
+}
+
+/// What is dropped meanwhile is never taken for damage, wherever the reader stands.
+#[test]
+fn who_reads_a_beginning_that_was_dropped_is_told_on_every_store() {
+    for (name, medium) in media() {
+        let (mut told, mut read_on) = (0, 0);
+        for stands in [0, 1, 5, 17, 39] {
+            let log = open(medium());
+            let first = log.next_seq();
+            let records: Vec<Vec<u8>> = (0..40u8).map(|n| vec![n; 9000]).collect();
+            let lsns: Vec<Lsn> = records.iter().map(|r| log.commit(r).unwrap()).collect();
+            let mut reader = log.reader(first).unwrap();
+            let mut follower = log.follow(first).unwrap();
+            for record in &records[..stands] {
+                assert_eq!(reader.next_record().unwrap().unwrap().payload(), record, "{name}");
+                assert_eq!(follower.try_next().unwrap().unwrap().payload(), record, "{name}");
+            }
+            log.truncate_before(lsns[38]).unwrap();
+            for (n, record) in records.iter().enumerate().skip(stands) {
+                match reader.next_record() {
+                    Ok(Some(found)) => assert_eq!(found.payload(), record, "{name}: {n}"),
+                    Err(Error::Truncated { dropped: Dropped::Unread, .. }) => {
+                        told += 1;
+                        break;
+                    }
+                    other => panic!("{name}: record {n}: {other:?}"),
+                }
+                read_on += 1;
+            }
+            match follower.try_next() {
+                Err(Error::Truncated { dropped: Dropped::Unread, .. }) if stands < 38 => {}
+                Ok(Some(last)) if stands == 39 => assert_eq!(last.payload(), records[39]),
+                other => panic!("{name}: {other:?}"),
+            }
+            log.close().unwrap();
+        }
+        println!("{name}: {told} told, {read_on} records read");
+    }
+}
+
 #[test]
 fn a_prefix_is_dropped_and_the_log_is_found_again_without_its_superblock() {
     for (name, medium) in media() {
@@ -182,7 +253,11 @@ fn a_prefix_is_dropped_and_the_log_is_found_again_without_its_superblock() {
         for head in [3, 11, 12, 30] {
             log.truncate_before(lsns[head]).unwrap();
             assert_eq!(log.head_lsn(), lsns[head], "{name}");
-            assert_eq!(contents(&log).unwrap(), (head as u64, records[head..].to_vec()), "{name}, {head}");
+            assert_eq!(
+                contents(&log).unwrap(),
+                (head as u64, records[head..].to_vec()),
+                "{name}, {head}"
+            );
         }
         drop(log);
         let dropped = medium().head();
@@ -197,7 +272,10 @@ fn a_prefix_is_dropped_and_the_log_is_found_again_without_its_superblock() {
             assert_eq!(found.len(), old.len() + round, "{name}, round {round}");
             assert!(found[old.len()..].iter().all(|record| record == b"more"));
             if first > 0 && lsns[0] < log.head_lsn() {
-                assert!(matches!(log.reader(lsns[0]), Err(Error::OutOfRange { .. })) || lsns[0] == Lsn::START);
+                assert!(
+                    matches!(log.reader(lsns[0]), Err(Error::OutOfRange { .. }))
+                        || lsns[0] == Lsn::START
+                );
                 assert!(matches!(log.truncate_after(lsns[0]), Err(Error::OutOfRange { .. })));
             }
             lsns.push(log.commit(b"more").unwrap());
@@ -280,12 +358,12 @@ fn a_damaged_superblock_in_a_store_is_corrupt_not_new() {
 #[test]
 fn a_newer_version_in_a_store_is_refused_and_kept() {
     let mut bytes = image();
-    bytes[8..12].copy_from_slice(&2u32.to_le_bytes());
+    bytes[8..12].copy_from_slice(&3u32.to_le_bytes());
     bytes[12..16].fill(0);
     let crc = crc32c::crc32c(&bytes[..4096]);
     bytes[12..16].copy_from_slice(&crc.to_le_bytes());
     let error = refusal(&bytes, 0);
-    assert!(matches!(error, Error::UnsupportedVersion { found: 2, supported: 1, .. }), "{error}");
+    assert!(matches!(error, Error::UnsupportedVersion { found: 3, supported: 2, .. }), "{error}");
 }
 
 #[test]
@@ -301,7 +379,7 @@ fn damage_below_the_watermark_in_a_store_is_refused_and_kept() {
             Err(error) => panic!("byte {at}: {error}"),
             // The last group of all: nothing says that it had been durable.
             Ok(log) => {
-                let mark = good.iter().rposition(|b| *b != 0).unwrap() - 40;
+                let mark = good.iter().rposition(|b| *b != 0).unwrap() - 56;
                 assert!(at >= mark, "byte {at} of {}", good.len());
                 assert_eq!(contents(&log).unwrap().1, numbered(0..20));
             }
@@ -309,7 +387,8 @@ fn damage_below_the_watermark_in_a_store_is_refused_and_kept() {
     }
 }
 
-/// What is left of a log after its oldest records were dropped, once for each of `heads`, and where that begins. Four records are appended before each drop.
+/// What is left of a log after its oldest records were dropped, once for each of `heads`, and where
+/// that begins. Four records are appended before each drop.
 fn beheaded(heads: &[usize], end: impl FnOnce(Log)) -> (Vec<u8>, u64) {
     let store = Arc::new(MemStore::new());
     let log = open(store.clone());
@@ -331,10 +410,11 @@ fn begins_at(head: u64, kept: &[u8]) -> Arc<MemStore> {
 
 #[test]
 fn no_flipped_bit_is_cut_from_a_store_whose_beginning_was_dropped() {
-    // guards: L10
-    // The last group is a head group. It lies at the watermark; but the drop tells that it had been durable.
+    // guards: L10 The last group is a head group. It lies at the watermark; but the drop tells that
+    // it had been durable.
     for heads in [&[2][..], &[1, 6], &[1, 4, 9]] {
-        let (kept, head) = beheaded(heads, drop);
+        // Dropped, the log would end in a mark.
+        let (kept, head) = beheaded(heads, std::mem::forget);
         assert!(head > 4096 && Log::with_store(begins_at(head, &kept), options()).is_ok());
         for bit in 0..kept.len() * 8 {
             let mut bytes = kept.clone();
@@ -345,7 +425,10 @@ fn no_flipped_bit_is_cut_from_a_store_whose_beginning_was_dropped() {
                 Err(Error::Corrupt(_) | Error::Foreign { .. }) => {}
                 opened => panic!("heads {heads:?}, bit {bit}: {opened:?}"),
             }
-            assert!(store.to_bytes() == bytes && store.head() == head, "a refused store was changed");
+            assert!(
+                store.to_bytes() == bytes && store.head() == head,
+                "a refused store was changed"
+            );
         }
     }
 }
@@ -389,16 +472,24 @@ fn a_store_whose_beginning_was_dropped_opens_again_or_not_at_all() {
     }
 }
 
-/// The head group of some log, made for the position `lsn`: that its checksums are right takes no secret.
+/// The head group of some log, made for the position `lsn`: that its checksums are right takes no
+/// secret.
 fn head_group(lsn: u64) -> Vec<u8> {
     let uuid = [0xAA; 16];
     let sum = |parts: &[&[u8]]| crc32c::crc32c(&parts.concat()).to_le_bytes();
     let (generation, at) = (1u32.to_le_bytes(), lsn.to_le_bytes());
     let number = 3u64.to_le_bytes();
-    let header = [&[0xC7, 4, 0, 0, 88, 0, 0, 0][..], &generation, &at, &at, &number].concat();
+    let (epoch, rest) = (7u64.to_le_bytes(), [0; 8]);
+    let header =
+        [&[0xC7, 4, 0, 0, 104, 0, 0, 0][..], &generation, &at, &at, &number, &epoch, &rest]
+            .concat();
     let frame = [&[32, 0, 0, 0, 3, 0, 0, 0][..], &at, &number, &uuid, &[0; 4]].concat();
-    let place = u32::try_from((lsn + 40) / 8).unwrap().wrapping_mul(0x9E37_79B9);
-    let of_frame = crc32c::crc32c_append(u32::from_le_bytes(sum(&[&uuid, &generation])) ^ place, &frame).to_le_bytes();
+    let place = u32::try_from((lsn + 56) / 8).unwrap().wrapping_mul(0x9E37_79B9);
+    let of_frame = crc32c::crc32c_append(
+        u32::from_le_bytes(sum(&[&uuid, &generation, &epoch])) ^ place,
+        &frame,
+    )
+    .to_le_bytes();
     [&sum(&[&uuid, &header])[..], &header, &of_frame, &frame].concat()
 }
 
@@ -409,9 +500,9 @@ fn a_record_that_holds_a_head_group_does_not_become_the_log() {
     let log = open(store.clone());
     let mut expected = numbered(0..3);
     let lsns: Vec<Lsn> = expected.iter().map(|record| log.commit(record).unwrap()).collect();
-    // Before the log's own head group, and behind it; the payload starts 52 bytes behind the group.
+    // Before the log's own head group, and behind it; the payload starts 68 bytes behind the group.
     for _ in 0..2 {
-        let payload = [&[0; 4], &head_group(log.appended_lsn().0 + 56)[..], b"and more"].concat();
+        let payload = [&[0; 4], &head_group(log.appended_lsn().0 + 72)[..], b"and more"].concat();
         log.commit(&payload).unwrap();
         expected.push(payload);
         log.truncate_before(lsns[1]).unwrap();
@@ -433,9 +524,8 @@ fn a_record_that_holds_a_head_group_does_not_become_the_log() {
     let end = head + kept.len() as u64 - 4096;
     let claimed = [&kept[..], &head_group(end)].concat();
     let store = begins_at(head, &claimed);
-    assert!(
-        matches!(Log::with_store(store.clone(), options()), Err(Error::WrongLog { expected, .. }) if expected == uuid)
-    );
+    assert!(matches!(Log::with_store(store.clone(), options()), Err(Error::WrongLog { expected,
+            .. }) if expected == uuid));
     assert!(store.to_bytes() == claimed, "a refused store was changed");
 }
 
@@ -504,7 +594,8 @@ fn operation() -> impl Strategy<Value = Operation> {
 struct Kept {
     store: Arc<MemStore>,
     log: Option<Log>,
-    /// Position, payload, and the number after the last record of its batch; by number, dropped ones included.
+    /// Position, payload, and the number after the last record of its batch; by number, dropped
+    /// ones included.
     records: Vec<(Lsn, Vec<u8>, usize)>,
     head: usize,
     /// Records below this number survive the process.
@@ -572,7 +663,8 @@ impl Kept {
                 self.reopen();
             }
             Operation::Kill => {
-                // The copy is what the process left behind; what it does when dropped goes to the old one.
+                // The copy is what the process left behind; what it does when dropped goes to the
+                // old one.
                 self.store = Arc::new(MemStore::clone(&self.store));
                 self.reopen();
             }
@@ -623,8 +715,11 @@ struct InFiles {
 fn open_in_files(sim: &SimFs) -> Result<Log, String> {
     let fs: Arc<dyn Fs> = Arc::new(sim.clone());
     let files = SegmentedOptions::new().segment_size_bytes(64 << 10);
-    let store = files.open(fs.clone(), Path::new("/store")).map_err(|e| format!("the store does not open: {e}"))?;
-    Log::with_store(Arc::new(store), options().fs(fs)).map_err(|e| format!("the log does not open: {}", chain(&e)))
+    let store = files
+        .open(fs.clone(), Path::new("/store"))
+        .map_err(|e| format!("the store does not open: {e}"))?;
+    Log::with_store(Arc::new(store), options().fs(fs))
+        .map_err(|e| format!("the log does not open: {}", chain(&e)))
 }
 
 impl InFiles {
@@ -659,7 +754,8 @@ impl InFiles {
     /// From now on the records may be found, and what follows says when they must.
     fn append(&mut self, lens: &[usize]) {
         let start = self.model.records.len() as u64;
-        let payloads: Vec<Vec<u8>> = (start..).zip(lens).map(|(seq, len)| vec![seq as u8 + 1; *len]).collect();
+        let payloads: Vec<Vec<u8>> =
+            (start..).zip(lens).map(|(seq, len)| vec![seq as u8 + 1; *len]).collect();
         for payload in &payloads {
             self.model.records.push(Some(payload.as_slice().into()));
             self.model.batches.push((start, start + lens.len() as u64));
@@ -713,9 +809,14 @@ impl InFiles {
         drop(log);
         let (first_after, mut after) = contents(&open_in_files(sim)?)?;
         let last = after.pop();
-        match (found.is_empty() || first == first_after) && after == found && last.as_deref() == Some(b"one more") {
+        match (found.is_empty() || first == first_after)
+            && after == found
+            && last.as_deref() == Some(b"one more")
+        {
             true => Ok(()),
-            false => Err(format!("{} records and one more became {}", found.len(), after.len() + 1)),
+            false => {
+                Err(format!("{} records and one more became {}", found.len(), after.len() + 1))
+            }
         }
     }
 }
@@ -762,13 +863,57 @@ fn no_power_cut_takes_back_what_a_log_in_many_files_acknowledged() {
         if nth.is_multiple_of(40) {
             let sim = state.fs();
             drop(open_in_files(&sim)?);
-            let inner = CrashExplorer::new(sim.trace()).label("nested").exhaustive_limit(8).samples_per_point(8);
+            let inner = CrashExplorer::new(sim.trace())
+                .label("nested")
+                .exhaustive_limit(8)
+                .samples_per_point(8);
             let report = inner.for_each(|again| run.check(state.point(), &again.fs(), false));
             nested += report.map_err(|failure| failure.to_string())?.distinct;
         }
         Ok::<(), String>(())
     });
     let report = report.unwrap();
-    println!("{} distinct states of {} operations, {nested} after them", report.distinct, run.sim.op_count());
+    println!(
+        "{} distinct states of {} operations, {nested} after them",
+        report.distinct,
+        run.sim.op_count()
+    );
     assert!(report.distinct > 500);
+}
+
+/// In many files: appends records of which two or three fill a file, commits, and drops all but the
+/// last few again and again, so that files go; now and then a close, a kill, or a cut.
+pub(crate) fn dropping(seed: u64, steps: usize) -> Driver {
+    let sim = SimFs::with_options(SimOptions::new().seed(seed));
+    let mut driver = Driver::new(sim, options());
+    driver.medium = Medium::Files;
+    let mut dice = Dice(seed);
+    driver.open().unwrap();
+    for _ in 0..steps {
+        let (head, end) = (driver.model.head, driver.end());
+        match dice.below(100) {
+            0..25 => driver.append(20_000 + dice.below(20_000)).unwrap(),
+            25..45 => driver.append(dice.below(1500)).unwrap(),
+            45..50 => driver.batch(&[dice.below(200), dice.below(900), dice.below(100)]).unwrap(),
+            50..60 => driver.sync().unwrap(),
+            60..75 => driver.flush().unwrap(),
+            75..85 if end > head => {
+                let kept = 1 + dice.below(2.min((end - head) as usize)) as u64;
+                driver.truncate_before(end - kept).unwrap();
+            }
+            85..90 if end > head => {
+                driver.truncate_after(head + dice.below((end - head) as usize) as u64).unwrap()
+            }
+            90..95 => {
+                driver.close().unwrap();
+                driver.open().unwrap();
+            }
+            95..100 => {
+                driver.die();
+                driver.open().unwrap();
+            }
+            _ => {}
+        }
+    }
+    driver
 }

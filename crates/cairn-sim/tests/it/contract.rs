@@ -1,9 +1,10 @@
-//! The simulated file system keeps the contract that real ones keep, so that what runs on it runs on them.
+//! The simulated file system keeps the contract that real ones keep, so that what runs on it runs
+//! on them.
 
 use std::cell::Cell;
 use std::path::Path;
 
-use cairn_io::{FileStore, Fs, SegmentedOptions, contract};
+use cairn_io::{FileStore, Fs, contract};
 use cairn_sim::{FaultPlan, SectorSize, SimFs, SimOptions};
 
 #[test]
@@ -17,6 +18,13 @@ fn sim_fs_keeps_the_contract() {
 }
 
 #[test]
+fn links_of_sim_fs_keep_the_contract() {
+    let sim = SimFs::new();
+    sim.create_dir(Path::new("/scratch")).unwrap();
+    contract::symbolic_links(&sim, Path::new("/scratch"), &|to, name| sim.symlink(to, name));
+}
+
+#[test]
 fn second_process_keeps_the_contract() {
     let sim = SimFs::new();
     sim.create_dir(Path::new("/scratch")).unwrap();
@@ -26,12 +34,6 @@ fn second_process_keeps_the_contract() {
 #[test]
 fn file_store_on_sim_fs_keeps_the_contract() {
     contract::store(|| Box::new(FileStore::open(&SimFs::new(), Path::new("/data")).unwrap()));
-}
-
-#[test]
-fn segmented_store_on_sim_fs_keeps_the_contract() {
-    let options = SegmentedOptions::new().segment_size_bytes(16 << 10);
-    contract::store(|| Box::new(options.open(std::sync::Arc::new(SimFs::new()), Path::new("/store")).unwrap()));
 }
 
 #[test]

@@ -1,11 +1,12 @@
-//! What a power cut can and cannot do. Guards against a simulator that is a stub (L50) or that only kills processes (L47).
+//! What a power cut can and cannot do. Guards against a simulator that is a stub (L50) or that only
+//! kills processes (L47).
 
 use std::path::{Path, PathBuf};
 
 use cairn_io::Fs;
 use cairn_sim::{Call, Chooser, CrashExplorer, MetadataOrder, SectorSize, SimFs, SimOptions, Torn};
 
-use crate::{create, last_states, open, outcomes, write};
+use crate::{create, last_states, open, outcomes, replace, write};
 
 #[test]
 fn unsynced_write_may_vanish() {
@@ -153,7 +154,8 @@ fn long_write_passes_through_every_page_boundary() {
     let file = create(&sim, "/f");
     write(&file, 0, &[1; 10_000]);
     let explorer = CrashExplorer::new(sim.trace()).samples_per_point(2000);
-    let mut lengths: Vec<u64> = last_states(&explorer, &sim).iter().map(|s| s.fs().files()[0].1).collect();
+    let mut lengths: Vec<u64> =
+        last_states(&explorer, &sim).iter().map(|s| s.fs().files()[0].1).collect();
     lengths.sort_unstable();
     lengths.dedup();
     assert_eq!(lengths, [0, 4096, 8192, 10_000]);
@@ -195,7 +197,7 @@ fn free_rename_can_come_apart() {
     let sim = SimFs::new();
     sim.write_file("/new", b"new").unwrap();
     sim.write_file("/name", b"old").unwrap();
-    sim.rename(Path::new("/new"), Path::new("/name")).unwrap();
+    replace(&sim, "/new", "/name").unwrap();
     let explorer = CrashExplorer::new(sim.trace());
     let mut found: Vec<_> = last_states(&explorer, &sim)
         .iter()
@@ -214,7 +216,7 @@ fn two_names_of_one_file_after_a_crash_share_its_bytes() {
     let file = create(&sim, "/a");
     write(&file, 0, b"x");
     file.sync_data().unwrap();
-    sim.rename(Path::new("/a"), Path::new("/b")).unwrap();
+    replace(&sim, "/a", "/b").unwrap();
     let explorer = CrashExplorer::new(sim.trace());
     let both = last_states(&explorer, &sim).into_iter().find(|state| state.fs().files().len() == 2);
     let sim = both.expect("both names survive in one state").fs();
@@ -228,11 +230,14 @@ fn ordered_metadata_is_a_prefix() {
     for name in ["/a", "/b", "/c"] {
         sim.create_new(Path::new(name)).unwrap();
     }
-    sim.rename(Path::new("/a"), Path::new("/d")).unwrap();
+    replace(&sim, "/a", "/d").unwrap();
     sim.remove(Path::new("/b")).unwrap();
     let explorer = CrashExplorer::new(sim.trace()).metadata_order(MetadataOrder::Ordered);
-    let names = |sim: SimFs| sim.files().iter().map(|(path, _)| path.display().to_string()).collect::<String>();
-    let found: Vec<String> = last_states(&explorer, &sim).iter().map(|state| names(state.fs())).collect();
+    let names = |sim: SimFs| {
+        sim.files().iter().map(|(path, _)| path.display().to_string()).collect::<String>()
+    };
+    let found: Vec<String> =
+        last_states(&explorer, &sim).iter().map(|state| names(state.fs())).collect();
     assert_eq!(found, ["", "/a", "/a/b", "/a/b/c", "/b/c/d", "/c/d"]);
 }
 
@@ -243,8 +248,12 @@ fn garbage_appears_only_when_asked_for_and_only_in_flight() {
     write(&open(&sim, "/f"), 512, &[2; 512]);
     let garbage = |torn: Torn| {
         let states = last_states(&CrashExplorer::new(sim.trace()).torn(torn), &sim);
-        let bytes: Vec<_> = states.iter().map(|state| state.fs().read_file("/f").unwrap()).collect();
-        assert!(bytes.iter().all(|bytes| bytes[..512] == [1; 512]), "what is not in flight is whole");
+        let bytes: Vec<_> =
+            states.iter().map(|state| state.fs().read_file("/f").unwrap()).collect();
+        assert!(
+            bytes.iter().all(|bytes| bytes[..512] == [1; 512]),
+            "what is not in flight is whole"
+        );
         bytes.iter().filter(|bytes| bytes[512..] != [1; 512] && bytes[512..] != [2; 512]).count()
     };
     assert_eq!(garbage(Torn::Versions), 0);
@@ -264,7 +273,11 @@ fn crash_state_is_settled_unlocked_and_apart_from_its_origin() {
     write(&reopened, 0, b"y");
     assert_eq!(sim.read_file("/f").unwrap(), b"x");
     assert_eq!(after.read_file("/f").unwrap(), b"y");
-    assert_ne!(sim.random().unwrap(), after.random().unwrap(), "a rebooted machine draws other numbers");
+    assert_ne!(
+        sim.random().unwrap(),
+        after.random().unwrap(),
+        "a rebooted machine draws other numbers"
+    );
 }
 
 #[test]
@@ -332,4 +345,56 @@ fn directory_barrier_covers_only_what_returned_before_it_was_called() {
     thread.join().unwrap().unwrap();
     assert_eq!(outcomes(&sim, "/a"), [Some(vec![])]);
     assert_eq!(outcomes(&sim, "/b"), [None, Some(vec![])]);
+}
+
+/// Page numbers and positions do not share a type: on 32 bits their product once overflowed here.
+#[test]
+fn growing_over_a_cut_is_seen_beyond_4_gib() {
+    const FAR: u64 = 1 << 32;
+    let sim = SimFs::new();
+    sim.create_new(Path::new("/f")).unwrap();
+    let file = open(&sim, "/f");
+    file.set_len(FAR).unwrap();
+    write(&file, FAR, &[1; 1024]);
+    file.sync_data().unwrap();
+    sim.sync_dir(Path::new("/")).unwrap();
+    file.set_len(FAR + 100).unwrap();
+    file.set_len(FAR + 1024).unwrap();
+    let states = last_states(&CrashExplorer::new(sim.trace()), &sim);
+    let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
+    for state in states {
+        let file = open(&state.fs(), "/f");
+        let mut bytes = vec![0; 1024];
+        let read = file.read_at(FAR, &mut bytes).unwrap();
+        bytes.truncate(read);
+        found.push((file.len().unwrap(), bytes));
+    }
+    let old = (FAR + 1024, vec![1; 1024]);
+    let regrown = (FAR + 1024, [vec![1; 100], vec![0; 924]].concat());
+    assert!(found.contains(&old) && found.contains(&regrown));
+    assert!(found.contains(&(FAR + 100, vec![1; 100])));
+}
+
+/// A symbolic link is a name like any other: there after the barrier of its directory. It leads to
+/// whatever has the name that it holds.
+#[test]
+fn a_symbolic_link_survives_from_the_barrier_of_its_directory_on() {
+    let sim = SimFs::new();
+    let file = create(&sim, "/file");
+    write(&file, 0, b"one");
+    file.sync_data().unwrap();
+    sim.symlink("file", "/link").unwrap();
+    assert_eq!(sim.read_file("/link").unwrap(), b"one");
+    assert_eq!(outcomes(&sim, "/link"), [None, Some(b"one".to_vec())]);
+    sim.sync_dir(Path::new("/")).unwrap();
+    assert_eq!(outcomes(&sim, "/link"), [Some(b"one".to_vec())]);
+    let other = create(&sim, "/other");
+    write(&other, 0, b"two");
+    other.sync_data().unwrap();
+    replace(&sim, "/other", "/file").unwrap();
+    assert_eq!(outcomes(&sim, "/link"), [Some(b"one".to_vec()), Some(b"two".to_vec())]);
+    assert_eq!(sim.read_link("/link").unwrap(), Path::new("file"));
+    sim.remove_all("/link").unwrap();
+    assert_eq!(sim.read_file("/file").unwrap(), b"two");
+    assert!(sim.read_link("/file").is_err());
 }

@@ -1,11 +1,15 @@
-//! Direct writes: durable when they return, in any state while they are under way, in doubt when they failed. Guards: L02, L47, L52.
+//! Direct writes: durable when they return, in any state while they are under way, in doubt when
+//! they failed. Guards: L02, L47, L52.
 
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_io::{Access, Backend, File, Fs};
-use cairn_sim::{Call, Chooser, CrashExplorer, Errno, FailedSync, Fault, FaultPlan, SectorSize, SimFs, SimOptions};
+use cairn_sim::{
+    Call, Chooser, CrashExplorer, Errno, FailedSync, Fault, FaultPlan, SectorSize, SimFs,
+    SimOptions,
+};
 
 use crate::{create, last_states, open, outcomes, read, write};
 
@@ -33,7 +37,8 @@ fn ones(sectors: usize) -> (SimFs, Arc<dyn File>) {
     (sim, direct)
 }
 
-/// The bytes at the beginning of each sector, of each state that a power cut can leave at this point.
+/// The bytes at the beginning of each sector, of each state that a power cut can leave at this
+/// point.
 fn sectors_at(sim: &SimFs, point: usize) -> Vec<Vec<u8>> {
     let mut all = Vec::new();
     let explorer = CrashExplorer::new(sim.trace()).exhaustive_limit(1 << 14).points(point..=point);
@@ -80,7 +85,10 @@ fn direct_write_under_way_may_have_landed_in_any_subset_of_its_sectors() {
     assert_eq!(ops, ["write_direct /f 512..1536 (under way)", "write_direct /f 512..1536 (done)"]);
     let under_way = sim.op_count() - 1;
     assert_eq!(sectors_at(&sim, under_way - 1), [[1, 1, 1, 1]]);
-    assert_eq!(sectors_at(&sim, under_way), [[1, 1, 1, 1], [1, 1, 2, 1], [1, 2, 1, 1], [1, 2, 2, 1]]);
+    assert_eq!(
+        sectors_at(&sim, under_way),
+        [[1, 1, 1, 1], [1, 1, 2, 1], [1, 2, 1, 1], [1, 2, 2, 1]]
+    );
     assert_eq!(sectors_now(&sim), [[1, 2, 2, 1]]);
     assert_eq!(sim.trace().ops()[under_way].durable(), Some((512, 1024)));
     assert_eq!(sim.trace().ops()[under_way - 1].durable(), None);
@@ -122,13 +130,15 @@ fn lengths_in_flight_are_at_least_what_a_direct_write_covers() {
     file.set_len(5120).unwrap();
     file.set_len(512).unwrap();
     write_direct(&direct, 1024, 2, 512);
-    let mut lengths: Vec<usize> = outcomes(&sim, "/f").into_iter().map(|bytes| bytes.unwrap().len()).collect();
+    let mut lengths: Vec<usize> =
+        outcomes(&sim, "/f").into_iter().map(|bytes| bytes.unwrap().len()).collect();
     lengths.dedup();
     lengths.sort_unstable();
     lengths.dedup();
     assert_eq!(lengths, [1536, 5120], "neither the cut nor the growth is durable, the write is");
     // The cut sector may show what was there, or zeros.
-    let second: Vec<u8> = outcomes(&sim, "/f").into_iter().map(|bytes| bytes.unwrap()[512]).collect();
+    let second: Vec<u8> =
+        outcomes(&sim, "/f").into_iter().map(|bytes| bytes.unwrap()[512]).collect();
     assert!(second.contains(&0) && second.contains(&1));
     file.sync_data().unwrap();
     assert_eq!(sectors_now(&sim), [[1, 0, 2]]);
@@ -203,7 +213,11 @@ fn direct_write_that_grew_and_failed_leaves_the_length_open() {
 #[test]
 fn failed_direct_write_may_have_made_a_part_durable() {
     let (sim, direct) = ones(3);
-    sim.set_faults(FaultPlan::new().on(Call::WriteDirect, 0..1, Fault::FailAfter(1300, Errno::Eio)));
+    sim.set_faults(FaultPlan::new().on(
+        Call::WriteDirect,
+        0..1,
+        Fault::FailAfter(1300, Errno::Eio),
+    ));
     try_write(&direct, 0, 2, 1536).unwrap_err();
     assert_eq!(sectors_now(&sim), [[2, 2, 1], [2, 2, 2]]);
 }
@@ -217,7 +231,11 @@ fn short_direct_write_is_durable_as_far_as_its_whole_sectors() {
     assert_eq!(sectors_now(&sim), [[2, 1, 1], [2, 2, 1]]);
     assert_eq!(try_write(&direct, 512, 3, 1024).unwrap(), 1024);
     assert_eq!(sectors_now(&sim), [[2, 3, 3]]);
-    sim.set_faults(FaultPlan::new().on(Call::WriteDirect, 0..1, Fault::ShortThenFail(512, Errno::Eio)));
+    sim.set_faults(FaultPlan::new().on(
+        Call::WriteDirect,
+        0..1,
+        Fault::ShortThenFail(512, Errno::Eio),
+    ));
     assert_eq!(try_write(&direct, 0, 4, 1024).unwrap(), 512);
     try_write(&direct, 512, 4, 512).unwrap_err();
     assert_eq!(sectors_now(&sim), [[4, 3, 3], [4, 4, 3]]);
@@ -253,7 +271,10 @@ fn direct_write_that_is_not_of_whole_sectors_is_refused() {
         ];
         for (offset, slices) in cases {
             let slices: Vec<IoSlice<'_>> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
-            assert_eq!(direct.write_at(offset, &slices).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+            assert_eq!(
+                direct.write_at(offset, &slices).unwrap_err().kind(),
+                io::ErrorKind::InvalidInput
+            );
         }
         assert_eq!(sim.op_count(), before);
         let slices = [&memory.0[..0], &memory.0[sector..], &memory.0[1..1]].map(IoSlice::new);
@@ -276,7 +297,11 @@ fn direct_write_takes_space_and_stops_at_the_end_of_it() {
     sim.set_faults(FaultPlan::new().capacity(4096));
     assert_eq!(try_write(&direct, 0, 2, 8192).unwrap(), 4096);
     assert_eq!(try_write(&direct, 4096, 2, 4096).unwrap_err().kind(), io::ErrorKind::StorageFull);
-    assert_eq!(outcomes(&sim, "/f"), [Some(vec![2; 4096])], "no space was found before anything was written");
+    assert_eq!(
+        outcomes(&sim, "/f"),
+        [Some(vec![2; 4096])],
+        "no space was found before anything was written"
+    );
 }
 
 #[test]
@@ -284,7 +309,10 @@ fn direct_calls_are_counted_apart_and_can_be_held() {
     let (sim, direct) = ones(2);
     write_direct(&direct, 0, 2, 512);
     let counters = sim.counters();
-    assert_eq!((counters.calls(Call::WriteDirect), counters.calls(Call::Write), counters.bytes_written), (1, 0, 512));
+    assert_eq!(
+        (counters.calls(Call::WriteDirect), counters.calls(Call::Write), counters.bytes_written),
+        (1, 0, 512)
+    );
     let hold = sim.hold(Call::WriteDirect);
     let writer = direct.clone();
     let thread = std::thread::spawn(move || write_direct(&writer, 512, 3, 512));
@@ -301,7 +329,10 @@ fn direct_calls_are_counted_apart_and_can_be_held() {
 
 #[test]
 fn direct_write_without_its_barrier_loses_data() {
-    for plan in [FaultPlan::new().ignore_barriers(), FaultPlan::new().on(Call::WriteDirect, 0..1, Fault::Ignore)] {
+    for plan in [
+        FaultPlan::new().ignore_barriers(),
+        FaultPlan::new().on(Call::WriteDirect, 0..1, Fault::Ignore),
+    ] {
         let (sim, direct) = ones(1);
         sim.set_faults(plan);
         write_direct(&direct, 0, 2, 512);
@@ -312,7 +343,8 @@ fn direct_write_without_its_barrier_loses_data() {
     }
 }
 
-/// A journal of one sector for each record; returns what it acknowledged, and when. With `believes_failures` it takes a failed write for a done one.
+/// A journal of one sector for each record; returns what it acknowledged, and when. With
+/// `believes_failures` it takes a failed write for a done one.
 fn journal(sim: &SimFs, believes_failures: bool) -> Vec<(usize, u64, u8)> {
     sim.write_file("/f", [0; 8 * 512]).unwrap();
     let direct = open_direct(sim, "/f");

@@ -1,4 +1,5 @@
-//! The explorer: every state can be had again, the extremes are never missed, a failure says how to repeat it.
+//! The explorer: every state can be had again, the extremes are never missed, a failure says how to
+//! repeat it.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -6,7 +7,7 @@ use std::path::Path;
 use cairn_io::Fs;
 use cairn_sim::{CrashExplorer, CrashState, MetadataOrder, SimFs, SimOptions, Torn};
 
-use crate::{create, open, write};
+use crate::{create, open, replace, write};
 
 /// A few files, synced now and then.
 fn workload(seed: u64) -> SimFs {
@@ -21,7 +22,7 @@ fn workload(seed: u64) -> SimFs {
             }
         }
         file.set_len(3000).unwrap();
-        sim.rename(Path::new(&format!("/d/tmp{i}")), Path::new(&format!("/d/f{i}"))).unwrap();
+        replace(&sim, &format!("/d/tmp{i}"), &format!("/d/f{i}")).unwrap();
         if i == 1 {
             sim.sync_dir(Path::new("/d")).unwrap();
             sim.sync_dir(Path::new("/")).unwrap();
@@ -45,7 +46,8 @@ fn all(explorer: &CrashExplorer) -> Vec<CrashState> {
 fn replay_reproduces_every_state() {
     for order in [MetadataOrder::Free, MetadataOrder::Ordered] {
         for torn in [Torn::Versions, Torn::Garbage] {
-            let explorer = CrashExplorer::new(workload(1).trace()).metadata_order(order).torn(torn).seed(9);
+            let explorer =
+                CrashExplorer::new(workload(1).trace()).metadata_order(order).torn(torn).seed(9);
             for state in all(&explorer).iter().step_by(7) {
                 let again = explorer.replay(state.point(), state.id());
                 assert_eq!(again.fingerprint(), state.fingerprint());
@@ -64,11 +66,17 @@ fn same_calls_give_the_same_trace_and_states() {
     assert_eq!(runs[0].now(), runs[1].now());
     let states = runs.map(|sim| {
         let states = all(&CrashExplorer::new(sim.trace()).seed(5));
-        states.iter().map(|state| (state.point(), state.id(), state.fingerprint())).collect::<Vec<_>>()
+        states
+            .iter()
+            .map(|state| (state.point(), state.id(), state.fingerprint()))
+            .collect::<Vec<_>>()
     });
     assert_eq!(states[0], states[1]);
     let other = all(&CrashExplorer::new(workload(3).trace()).seed(6));
-    assert_ne!(states[0], other.iter().map(|s| (s.point(), s.id(), s.fingerprint())).collect::<Vec<_>>());
+    assert_ne!(
+        states[0],
+        other.iter().map(|s| (s.point(), s.id(), s.fingerprint())).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -78,7 +86,7 @@ fn sampled_states_are_among_the_exhaustive_ones() {
     write(&file, 0, &[1; 1500]);
     file.sync_data().unwrap();
     write(&file, 300, &[2; 1500]);
-    sim.rename(Path::new("/f"), Path::new("/g")).unwrap();
+    replace(&sim, "/f", "/g").unwrap();
     let explorer = CrashExplorer::new(sim.trace());
     let fingerprints = |explorer: &CrashExplorer| -> HashSet<_> {
         all(explorer).iter().map(|state| (state.point(), state.fingerprint())).collect()
@@ -96,7 +104,9 @@ fn extremes_are_always_visited() {
     let explorer = CrashExplorer::new(sim.trace()).samples_per_point(16).points(2..=2);
     let landed: Vec<usize> = all(&explorer)
         .iter()
-        .map(|state| state.fs().read_file("/f").unwrap().chunks(512).filter(|sector| sector[0] == 1).count())
+        .map(|state| {
+            state.fs().read_file("/f").unwrap().chunks(512).filter(|sector| sector[0] == 1).count()
+        })
         .collect();
     for count in [0, 1, 63, 64] {
         assert!(landed.contains(&count), "{count} sectors in {landed:?}");
@@ -180,7 +190,11 @@ fn recovery_can_be_crashed_again() {
         write(&file, 0, b"new");
         file.sync_data().unwrap();
         let inner = all(&CrashExplorer::new(recovering.trace()));
-        assert_eq!(inner[0].fingerprint(), state.fingerprint(), "the inner trace begins where the outer ended");
+        assert_eq!(
+            inner[0].fingerprint(),
+            state.fingerprint(),
+            "the inner trace begins where the outer ended"
+        );
         inner_states += inner.len();
     }
     assert!(inner_states > 100);
@@ -201,7 +215,8 @@ fn failing_state_is_shrunk_to_what_matters() {
             _ => Ok(()),
         })
         .unwrap_err();
-    let (_, smallest) = failure.state.split_once("still wrong when all but this is the newest:").unwrap();
+    let (_, smallest) =
+        failure.state.split_once("still wrong when all but this is the newest:").unwrap();
     let missing = smallest.lines().find(|line| line.contains("did not land")).unwrap();
     assert_eq!(missing.split_once(": ").unwrap().1.trim(), "5", "{smallest}");
 }

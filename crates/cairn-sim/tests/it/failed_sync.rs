@@ -1,4 +1,5 @@
-//! Linux after a failed write-back: the pages are clean, the error is told once, the bytes may be gone.
+//! Linux after a failed write-back: the pages are clean, the error is told once, the bytes may be
+//! gone.
 
 use cairn_io::Fs;
 use cairn_sim::{Call, Chooser, Errno, FailedSync, Fault, FaultPlan, SimFs, SimOptions};
@@ -33,7 +34,11 @@ fn eviction_shows_what_the_disk_holds() {
         file.sync_data().unwrap();
         sim.evict();
         assert_eq!(read(&file), [byte; 512], "{mode:?}");
-        assert_eq!(outcomes(&sim, "/f"), [Some(vec![byte; 512])], "{mode:?}: read from the disk, so settled");
+        assert_eq!(
+            outcomes(&sim, "/f"),
+            [Some(vec![byte; 512])],
+            "{mode:?}: read from the disk, so settled"
+        );
     }
 }
 

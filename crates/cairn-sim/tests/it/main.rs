@@ -1,5 +1,6 @@
-//! The fault model, one statement at a time. Whoever tests storage code with this crate relies on each of them:
-//! a simulator that forgets a state lets a bug through, one that invents a state sends people after ghosts.
+//! The fault model, one statement at a time. Whoever tests storage code with this crate relies on
+//! each of them: a simulator that forgets a state lets a bug through, one that invents a state
+//! sends people after ghosts.
 
 #![expect(clippy::unwrap_used, reason = "helpers outside of test functions unwrap as the tests do")]
 
@@ -11,8 +12,9 @@ mod failed_sync;
 mod faults;
 mod model;
 mod process;
+mod world;
 
-use std::io::IoSlice;
+use std::io::{self, IoSlice};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,6 +26,12 @@ fn create(sim: &SimFs, path: &str) -> Arc<dyn File> {
     let file = sim.create_new(Path::new(path)).unwrap();
     sim.sync_dir(Path::new(path).parent().unwrap()).unwrap();
     file
+}
+
+/// Renames within a directory, over whatever has the name.
+fn replace(sim: &SimFs, from: &str, to: &str) -> io::Result<()> {
+    let (dir, from) = sim.open_parent(Path::new(from))?;
+    dir.replace(from, Path::new(to).file_name().unwrap())
 }
 
 fn open(sim: &SimFs, path: &str) -> Arc<dyn File> {

@@ -1,5 +1,5 @@
-//! The simulator against an independent, slow and obvious model: random operations on one file, every reachable content
-//! computed byte by byte from the list of operations alone.
+//! The simulator against an independent, slow and obvious model: random operations on one file,
+//! every reachable content computed byte by byte from the list of operations alone.
 
 use std::io::IoSlice;
 use std::path::Path;
@@ -39,12 +39,16 @@ impl Model {
         padded[i * SECTOR..(i + 1) * SECTOR].to_vec()
     }
 
-    /// Whether `found` is made of one of the lengths and, sector by sector, of one of the versions (zeros past the
-    /// chosen length).
+    /// Whether `found` is made of one of the lengths and, sector by sector, of one of the versions
+    /// (zeros past the chosen length).
     fn allows(&self, found: &[u8]) -> bool {
         let length = self.images.iter().any(|image| image.len() == found.len());
         let clipped = |image: &[u8]| image[..image.len().min(found.len())].to_vec();
-        let sector = |i| self.images.iter().any(|image| Self::sector(&clipped(image), i) == Self::sector(found, i));
+        let sector = |i| {
+            self.images
+                .iter()
+                .any(|image| Self::sector(&clipped(image), i) == Self::sector(found, i))
+        };
         length && (0..SECTORS).all(sector)
     }
 }
@@ -76,9 +80,11 @@ fn every_state_is_one_that_the_model_allows() {
                 }
                 7 | 8 => {
                     let first = usize::try_from(draw(&mut rng, SECTORS as u64)).unwrap();
-                    let count = usize::try_from(draw(&mut rng, (SECTORS - first) as u64)).unwrap() + 1;
+                    let count =
+                        usize::try_from(draw(&mut rng, (SECTORS - first) as u64)).unwrap() + 1;
                     let (at, sectors) = (first * SECTOR, vec![Sector([step; SECTOR]); count]);
-                    let slices: Vec<IoSlice<'_>> = sectors.iter().map(|sector| IoSlice::new(&sector.0)).collect();
+                    let slices: Vec<IoSlice<'_>> =
+                        sectors.iter().map(|sector| IoSlice::new(&sector.0)).collect();
                     direct.write_at(at as u64, &slices).unwrap();
                     model.images.push(image);
                     // Whatever else survives, these bytes do.

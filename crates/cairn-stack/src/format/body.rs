@@ -1,22 +1,24 @@
-//! The body of a commit: what is written in place, and what proves the bytes that were appended.
+//! The body of a commit: its changes in place, and checksums of the bytes that it appended.
 
 use std::ops::Range;
 
 use uuid::Uuid;
+
+use super::layout::{CommitNumber, Epoch, PayloadOffset};
 
 /// Bytes of an entry without its data.
 pub(crate) const ENTRY_LEN: usize = 24;
 /// Data is padded with zeros to a multiple of this.
 pub(crate) const DATA_ALIGN: usize = 8;
 
-/// What an entry says about its range of the payload.
+/// What an entry says of its range of the payload.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum EntryKind {
-    /// The bytes of the range after the commit; they follow the entry.
+    /// The range has the bytes that follow the entry.
     Data,
-    /// After the commit the range is zeros.
+    /// The range is zeros.
     Zeros,
-    /// The range is where it belongs already, and has this checksum.
+    /// The range was written where it belongs, and has this checksum.
     Proof {
         /// CRC-32C of the range.
         crc: u32,
@@ -27,17 +29,18 @@ pub(crate) enum EntryKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) kind: EntryKind,
-    /// Offset in the payload.
-    pub(crate) offset: u64,
+    /// First byte of the range.
+    pub(crate) start: PayloadOffset,
     /// Bytes, at least one.
     pub(crate) len: u64,
-    /// Where in the body the data is; empty unless the kind is `Data`.
+    /// The data's place in the body; empty unless the kind is `Data`.
     pub(crate) data: Range<usize>,
 }
 
 impl Entry {
-    pub(crate) fn end(&self) -> u64 {
-        self.offset + self.len
+    /// One past the last byte of the range.
+    pub(crate) fn end(&self) -> PayloadOffset {
+        self.start + self.len
     }
 }
 
@@ -74,24 +77,31 @@ impl Body {
     }
 }
 
-/// The checksum of a body, bound to the stack and the commit: a body of another one does not verify.
-pub(crate) fn body_checksum(uuid: Uuid, sequence: u64, body: &[u8]) -> u32 {
+/// The checksum of a body. It covers the identity of the stack, the opening and the number of the
+/// commit, so the body of another stack, history or commit does not verify.
+pub(crate) fn body_checksum(uuid: Uuid, epoch: Epoch, sequence: CommitNumber, body: &[u8]) -> u32 {
     let crc = crc32c::crc32c(uuid.as_bytes());
-    let crc = crc32c::crc32c_append(crc, &sequence.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, &epoch.0.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc, &sequence.0.to_le_bytes());
     crc32c::crc32c_append(crc, body)
 }
 
-/// The entries of a body whose checksum is right; `None` when they are not possible for a commit that went from `base_len` to `len`.
+/// The entries of a body whose checksum is right; `None` if a commit from `base_len` to `len`
+/// cannot have them.
 pub(crate) fn parse(body: &[u8], base_len: u64, len: u64) -> Option<Vec<Entry>> {
     let mut entries: Vec<Entry> = Vec::new();
     let mut at = 0;
     while at < body.len() {
-        let word = |from: usize| Some(u32::from_le_bytes(body.get(at + from..at + from + 4)?.try_into().ok()?));
-        let long = |from: usize| Some(u64::from_le_bytes(body.get(at + from..at + from + 8)?.try_into().ok()?));
+        let word = |from: usize| {
+            Some(u32::from_le_bytes(body.get(at + from..at + from + 4)?.try_into().ok()?))
+        };
+        let long = |from: usize| {
+            Some(u64::from_le_bytes(body.get(at + from..at + from + 8)?.try_into().ok()?))
+        };
         let (kind, crc, offset, entry_len) = (word(0)?, word(4)?, long(8)?, long(16)?);
         at += ENTRY_LEN;
         let end = offset.checked_add(entry_len)?;
-        let follows = entries.last().is_none_or(|before| before.end() <= offset);
+        let follows = entries.last().is_none_or(|before| before.end() <= PayloadOffset(offset));
         let inside = match kind {
             1 | 2 => crc == 0 && end <= len,
             _ => offset >= base_len && end <= len,
@@ -117,7 +127,7 @@ pub(crate) fn parse(body: &[u8], base_len: u64, len: u64) -> Option<Vec<Entry>> 
             3 => EntryKind::Proof { crc },
             _ => return None,
         };
-        entries.push(Entry { kind, offset, len: entry_len, data });
+        entries.push(Entry { kind, start: PayloadOffset(offset), len: entry_len, data });
     }
     Some(entries)
 }
@@ -141,13 +151,22 @@ mod tests {
         let body = body();
         let bytes = body.bytes();
         assert_eq!(bytes.len(), 3 * ENTRY_LEN + 8);
-        assert_eq!(bytes[..24], [&[1u8, 0, 0, 0, 0, 0, 0, 0][..], &10u64.to_le_bytes(), &3u64.to_le_bytes()].concat());
+        assert_eq!(
+            bytes[..24],
+            [&[1u8, 0, 0, 0, 0, 0, 0, 0][..], &10u64.to_le_bytes(), &3u64.to_le_bytes()].concat()
+        );
         assert_eq!(bytes[24..32], *b"abc\0\0\0\0\0");
         assert_eq!(bytes[32..40], [2, 0, 0, 0, 0, 0, 0, 0]);
         assert_eq!(bytes[56..64], [3, 0, 0, 0, 0x78, 0x56, 0x34, 0x12]);
         let entries = parse(bytes, 100, 150).unwrap();
-        assert_eq!(entries[0], Entry { kind: EntryKind::Data, offset: 10, len: 3, data: 24..27 });
-        assert_eq!(entries[1], Entry { kind: EntryKind::Zeros, offset: 20, len: 5, data: 56..56 });
+        assert_eq!(
+            entries[0],
+            Entry { kind: EntryKind::Data, start: PayloadOffset(10), len: 3, data: 24..27 }
+        );
+        assert_eq!(
+            entries[1],
+            Entry { kind: EntryKind::Zeros, start: PayloadOffset(20), len: 5, data: 56..56 }
+        );
         assert_eq!(entries[2].kind, EntryKind::Proof { crc: 0x1234_5678 });
         assert_eq!(parse(&[], 0, 0), Some(vec![]));
     }
@@ -181,10 +200,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn arbitrary_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200), base_len: u64, len: u64) {
+        fn arbitrary_bytes_never_panic(
+            bytes in prop::collection::vec(any::<u8>(), 0..200),
+            base_len: u64,
+            len: u64,
+        ) {
             if let Some(entries) = parse(&bytes, base_len, len) {
                 for entry in entries {
-                    prop_assert!(entry.end() <= len);
+                    prop_assert!(entry.end() <= PayloadOffset(len));
                 }
             }
         }

@@ -90,6 +90,30 @@ fn what_was_cut_off_is_zeros_when_the_stack_grows_again() {
     assert_eq!(stack.peek(0).unwrap(), [0; 180]);
 }
 
+/// An error uses the caller's verb and number.
+#[test]
+fn errors_say_what_cannot_be_done_and_why() {
+    let (_dir, _, stack) = fresh();
+    stack.push("abc").unwrap();
+    let said = |result: Result<(), Error>, message: &str| {
+        assert_eq!(result.unwrap_err().to_string(), message);
+    };
+    said(stack.pop(30).map(drop), "cannot pop 30 bytes: the stack holds 3");
+    said(stack.pop_into(&mut [0; 4]), "cannot pop 4 bytes: the stack holds 3");
+    said(stack.discard(u64::MAX), &format!("cannot discard {} bytes: the stack holds 3", u64::MAX));
+    let outside = |range| format!("the range {range} is not within the stack, which holds 3 bytes");
+    said(stack.get(2..5).map(drop), &outside("2..5"));
+    said(stack.set(2, "xy"), &outside("2..4"));
+    said(stack.peek(7).map(drop), &outside("7..7"));
+    said(stack.peek_into(7, &mut [0]).map(drop), &outside("7..7"));
+    let longest = (1u64 << 62) - 1;
+    said(
+        stack.extend(longest).map(drop),
+        &format!("cannot add {longest} bytes: the stack holds 3, and at most {longest}"),
+    );
+    assert_eq!(stack.peek(0).unwrap(), b"abc");
+}
+
 #[test]
 fn a_reader_follows_the_stack() {
     let (_dir, _, stack) = fresh();
@@ -119,7 +143,7 @@ fn a_reader_follows_the_stack() {
     assert_eq!(reader.fill_buf().unwrap(), b"");
     reader.seek(SeekFrom::Start(0)).unwrap();
     stack.close().unwrap();
-    assert!(reader.read(&mut buf).is_err(), "the file may be somebody else's");
+    assert!(reader.read(&mut buf).is_err(), "another process may have the file");
 }
 
 #[test]
@@ -131,7 +155,9 @@ fn a_write_is_one_push() {
     stack.flush().unwrap();
     assert_eq!(stack.stats().commits - before, 2);
     let source = vec![7; 3 << 20];
-    let copied = std::io::copy(&mut &source[..], &mut std::io::BufWriter::with_capacity(1 << 20, &stack)).unwrap();
+    let copied =
+        std::io::copy(&mut &source[..], &mut std::io::BufWriter::with_capacity(1 << 20, &stack))
+            .unwrap();
     assert_eq!(copied, source.len() as u64);
     let mut found = Vec::new();
     stack.reader_at(6).read_to_end(&mut found).unwrap();
@@ -155,7 +181,9 @@ fn ranges_near_the_end_of_all_numbers_are_refused_and_change_nothing() {
         refused(stack.set(offset, [1]));
         refused(stack.compare_and_set(offset, [1], [1]).map(drop));
     }
-    for (start, end) in [(0, 11), (10, 11), (max, max), (0, max), (max - 1, max), (11, 11), (5, 4), (max, 0)] {
+    for (start, end) in
+        [(0, 11), (10, 11), (max, max), (0, max), (max - 1, max), (11, 11), (5, 4), (max, 0)]
+    {
         refused(stack.get(start..end).map(drop));
         refused(stack.zero(start..end));
         refused(stack.get_many(&[0..1, start..end]).map(drop));
@@ -335,11 +363,11 @@ fn files_that_are_no_stack_are_refused_and_left_as_they_are() {
     (both[100], both[65536 + 100]) = (1, 1);
     refused(&both, |e| matches!(e, Error::Corrupt { offset: 0, .. }));
     let mut newer = good.clone();
-    newer[8] = 2;
+    newer[8] = 3;
     newer[12..16].fill(0);
     let crc = crc32c(&newer[..4096]);
     newer[12..16].copy_from_slice(&crc.to_le_bytes());
-    refused(&newer, |e| matches!(e, Error::UnsupportedVersion { found: 2, supported: 1, .. }));
+    refused(&newer, |e| matches!(e, Error::UnsupportedVersion { found: 3, supported: 2, .. }));
     // One damaged header of a closed stack: the other one leads to the same state.
     for slot in [0, 65536] {
         let mut one = good.clone();
@@ -378,7 +406,10 @@ fn a_stack_lives_in_any_store_and_one_with_something_else_is_left_alone() {
         assert!(matches!(open(&store), Err(Error::Foreign { .. })), "{len}");
         let mut found = vec![0xee; 200_000];
         assert_eq!(store.read_at(0, &mut found).unwrap() as u64, len);
-        assert!(found[..len as usize].ends_with(bytes) && found[..len as usize - bytes.len()].iter().all(|b| *b == 0));
+        assert!(
+            found[..len as usize].ends_with(bytes)
+                && found[..len as usize - bytes.len()].iter().all(|b| *b == 0)
+        );
     }
     for len in [1, 4096, 131_072] {
         assert!(open(&put(len, &[0])).unwrap().open_report().created);
@@ -387,7 +418,9 @@ fn a_stack_lives_in_any_store_and_one_with_something_else_is_left_alone() {
 
 fn crc32c(bytes: &[u8]) -> u32 {
     !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 })
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 }
+        })
     })
 }
 
@@ -474,13 +507,16 @@ fn the_file_does_not_grow_beyond_its_high_water_mark() {
     }
     let len = stack.len();
     let file = fs::metadata(&path).unwrap().len();
-    assert!(file > 131_072 + len && file <= 131_072 + longest + (1 << 20) + 8192, "{file} bytes for at most {longest}");
+    assert!(
+        file > 131_072 + len && file <= 131_072 + longest + (1 << 20) + 8192,
+        "{file} bytes for at most {longest}"
+    );
     stack.close().unwrap();
     assert_eq!(fs::metadata(&path).unwrap().len(), 131_072 + len);
 }
 
-/// As many operations as take minutes on a disk, of all kinds, checked all the time: slots, the longest stack there was, what is reserved ahead of it, and nothing
-/// else.
+/// As many operations as take minutes on a disk, of all kinds, checked all the time: slots, the
+/// longest stack there was, what is reserved ahead of it, and nothing else.
 #[test]
 fn the_store_stays_as_small_after_many_operations() {
     let reserve = 16 << 10;
@@ -502,7 +538,10 @@ fn the_store_stays_as_small_after_many_operations() {
         }
         longest = longest.max(stack.len() + 200);
         let file = store.len().unwrap();
-        assert!(file <= 131_072 + longest + reserve + 4096, "{file} bytes for at most {longest} after {n} operations");
+        assert!(
+            file <= 131_072 + longest + reserve + 4096,
+            "{file} bytes for at most {longest} after {n} operations"
+        );
     }
     assert!(longest > 80_000);
     let len = stack.len();

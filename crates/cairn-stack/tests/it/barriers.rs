@@ -21,7 +21,11 @@ fn cost(sim: &SimFs, run: impl FnOnce()) -> (u64, u64, u64) {
     let count = || {
         let counters = sim.counters();
         let direct = counters.calls(Call::WriteDirect);
-        (counters.calls(Call::Sync) + direct, counters.calls(Call::Write) + direct, counters.bytes_written)
+        (
+            counters.calls(Call::Sync) + direct,
+            counters.calls(Call::Write) + direct,
+            counters.bytes_written,
+        )
     };
     let before = count();
     run();
@@ -48,13 +52,17 @@ fn every_operation_costs_one(direct: bool) {
         assert!(writes <= writes_max, "{name}: {writes} writes");
     };
     one("push 100 B", 2, &|| _ = stack.push([2; 100]).unwrap());
-    one("push 4 KiB, and what was carried before in place", 4, &|| _ = stack.push([2; 4096]).unwrap());
+    one("push 4 KiB, and what was carried before in place", 4, &|| {
+        _ = stack.push([2; 4096]).unwrap()
+    });
     one("pop", 1, &|| _ = stack.pop(50).unwrap());
     one("discard", 1, &|| stack.discard(50).unwrap());
     one("set 64 B", 1, &|| stack.set(1000, [3; 64]).unwrap());
     one("another set 64 B", 1, &|| stack.set(5000, [3; 64]).unwrap());
     one("zero", 2, &|| stack.zero(70_000..74_000).unwrap());
-    one("set 4 KiB, and what was carried before in place", 5, &|| stack.set(9000, [4; 4096]).unwrap());
+    one("set 4 KiB, and what was carried before in place", 5, &|| {
+        stack.set(9000, [4; 4096]).unwrap()
+    });
     one("extend over what was there before", 3, &|| _ = stack.extend(100).unwrap());
     one("compare and set", 2, &|| _ = stack.compare_and_set(0, [1; 8], [5; 8]).unwrap());
     let transaction = || {
@@ -97,13 +105,17 @@ fn creating_opening_and_closing_take_a_few(direct: bool) {
     let read = sim.counters().bytes_read;
     let (barriers, _, bytes) = cost(&sim, || drop(open(&sim)));
     assert_eq!(barriers, 2);
-    assert!(bytes < 20_000 && sim.counters().bytes_read - read < 30_000, "the newest commit, not the stack");
+    assert!(
+        bytes < 20_000 && sim.counters().bytes_read - read < 30_000,
+        "the newest commit, not the stack"
+    );
     let stack = open(&sim);
     let (barriers, ..) = cost(&sim, || stack.close().unwrap());
     assert_eq!(barriers, 2);
 }
 
-/// What is small goes out as one direct write, and nothing else; what has other bytes to make durable, through the page cache with them.
+/// A small commit is one direct write and nothing else. A commit with other bytes goes through the
+/// page cache.
 #[test]
 fn a_small_commit_is_one_direct_write() {
     let sim = SimFs::new();
@@ -128,7 +140,8 @@ fn a_small_commit_is_one_direct_write() {
     assert_eq!((barriers, direct() - before), (1, 0));
 }
 
-/// Pushing writes zeros ahead, so that hardly any commit makes the file longer; little by little, so that a stack that stays small costs little.
+/// Pushing writes zeros ahead, so that hardly any commit makes the file longer; little by little,
+/// so that a stack that stays small costs little.
 #[test]
 fn commits_go_into_zeros_that_are_there_already() {
     let sim = SimFs::new();
@@ -146,7 +159,10 @@ fn commits_go_into_zeros_that_are_there_already() {
     lengths.dedup();
     let after = sim.counters();
     let calls = |call| after.calls(call) - before.calls(call);
-    assert!(lengths.len() <= 3 && calls(Call::Allocate) <= 2 && calls(Call::SetLen) == 0, "{lengths:?}");
+    assert!(
+        lengths.len() <= 3 && calls(Call::Allocate) <= 2 && calls(Call::SetLen) == 0,
+        "{lengths:?}"
+    );
     // One in forty goes in place.
     assert!(calls(Call::WriteDirect) > 19_000, "{after:?}");
     assert!(after.bytes_written - before.bytes_written < 20_000 * 4096 + (6 << 20));

@@ -1,6 +1,7 @@
 //! guards: L01 L09 L41
 //!
-//! Many threads at once: what they are told fits one order of their operations, they share barriers, and readers do not wait for them.
+//! Many threads at once: their results fit one order of their operations, they share barriers, and
+//! readers do not wait for barriers.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +13,7 @@ use cairn_stack::{Error, Stack};
 
 use crate::model::{Dice, PATH, chain};
 
-/// What a thread was told.
+/// The result that a call returned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Told {
     At(u64),
@@ -74,7 +75,7 @@ impl Ask {
         };
         match told {
             Ok(told) => told,
-            Err(Error::OutOfRange { .. }) => Told::Refused,
+            Err(Error::OutOfRange { .. } | Error::TooShort { .. }) => Told::Refused,
             Err(other) => panic!("{}", chain(&other)),
         }
     }
@@ -87,7 +88,9 @@ impl Ask {
                 model.extend(bytes);
                 Told::At(len as u64)
             }
-            Ask::Pop(bytes) => start_of_last(bytes).map_or(Told::Refused, |at| Told::Bytes(model.split_off(at))),
+            Ask::Pop(bytes) => {
+                start_of_last(bytes).map_or(Told::Refused, |at| Told::Bytes(model.split_off(at)))
+            }
             Ask::Discard(bytes) => start_of_last(bytes).map_or(Told::Refused, |at| {
                 model.truncate(at);
                 Told::Done
@@ -111,12 +114,11 @@ impl Ask {
                 model.resize(len + *zeros as usize, 0);
                 Told::Was(true)
             }
-            Ask::TryDiscard(expected, bytes) if len as u64 == *expected => {
-                start_of_last(bytes).map_or(Told::Refused, |at| {
+            Ask::TryDiscard(expected, bytes) if len as u64 == *expected => start_of_last(bytes)
+                .map_or(Told::Refused, |at| {
                     model.truncate(at);
                     Told::Was(true)
-                })
-            }
+                }),
             Ask::TryExtend(..) | Ask::TryDiscard(..) => Told::Was(false),
             Ask::Read => Told::Bytes(model.clone()),
             Ask::Transaction(bytes, fill) => start_of_last(bytes).map_or(Told::Refused, |at| {
@@ -136,8 +138,15 @@ struct Call1 {
     told: Told,
 }
 
-/// Whether the calls can be put in one order that respects who was answered before whom was asked, ending in `last`.
-fn fits_one_order(calls: &[Call1], done: u64, model: &[u8], last: &[u8], seen: &mut HashSet<(u64, Vec<u8>)>) -> bool {
+/// Whether the calls fit one order that ends in the state `last`. A call that returned before
+/// another one began comes first.
+fn fits_one_order(
+    calls: &[Call1],
+    done: u64,
+    model: &[u8],
+    last: &[u8],
+    seen: &mut HashSet<(u64, Vec<u8>)>,
+) -> bool {
     if done.count_ones() as usize == calls.len() {
         return model == last;
     }
@@ -148,7 +157,8 @@ fn fits_one_order(calls: &[Call1], done: u64, model: &[u8], last: &[u8], seen: &
     let first_answer = (0..calls.len()).filter(open).map(|i| calls[i].answered).min().unwrap();
     (0..calls.len()).filter(open).filter(|i| calls[*i].asked < first_answer).any(|i| {
         let mut model = model.to_vec();
-        calls[i].ask.of_model(&mut model) == calls[i].told && fits_one_order(calls, done | 1 << i, &model, last, seen)
+        calls[i].ask.of_model(&mut model) == calls[i].told
+            && fits_one_order(calls, done | 1 << i, &model, last, seen)
     })
 }
 
@@ -178,7 +188,10 @@ fn what_eight_threads_are_told_fits_one_order() {
         let last = stack.peek(0).unwrap();
         let mut calls = calls.into_inner().unwrap();
         calls.sort_by_key(|call| call.asked);
-        assert!(fits_one_order(&calls, 0, &[1, 2, 3], &last, &mut HashSet::new()), "seed {seed}: {calls:#?}");
+        assert!(
+            fits_one_order(&calls, 0, &[1, 2, 3], &last, &mut HashSet::new()),
+            "seed {seed}: {calls:#?}"
+        );
         drop(stack);
         let reopened = Stack::options().fs(Arc::new(sim)).open(PATH).unwrap();
         assert_eq!(reopened.peek(0).unwrap(), last);

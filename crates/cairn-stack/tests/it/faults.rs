@@ -1,16 +1,20 @@
 //! guards: L02 L08 L30 L34 L37 L48 L52
 //!
-//! Every system call of a workload fails once, in every way. An operation that is said to have changed nothing can be repeated and then took
-//! place once; one in doubt is as a whole there or not after reopening; a stopped handle says so for ever and still reads. Power cuts
-//! around the fault included.
+//! Every system call of a workload fails once, in every way. If the error says that nothing was
+//! changed, the operation is repeated and takes place once. If it is in doubt, reopening finds it
+//! whole or not at all. A stopped handle refuses every change and still reads. The power is cut
+//! around each fault.
 
 use std::sync::Arc;
 
-use cairn_sim::{Call, Chooser, CrashExplorer, Errno, FailedSync, Fault, FaultPlan, SimFs, SimOptions};
+use cairn_sim::{
+    Call, Chooser, CrashExplorer, Errno, FailedSync, Fault, FaultPlan, SimFs, SimOptions,
+};
 use cairn_stack::{Durability, Error, ErrorKind, Stack};
 
 use crate::crash::tiny;
 use crate::model::{Change, Dice, Driver, PATH, chain, check_state};
+use crate::rows::Rows;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -50,12 +54,13 @@ fn steps() -> Vec<Step> {
         Step::Change(Change::Push(bytes(2))),
         Step::Close,
         Step::Open,
-        // More old bytes behind the end than are overwritten with zeros one by one: the file is cut.
+        // More old bytes behind the end than are overwritten with zeros one by one: the file is
+        // cut.
         Step::Change(Change::Extend(1_200_000)),
         Step::Change(Change::Resize(5)),
         Step::Change(Change::Extend(1_100_000)),
         Step::Change(Change::Set(600_000, bytes(10))),
-        // What comes after a death meets no fault.
+        // The steps after a death meet no fault.
         Step::Die,
         Step::Open,
         Step::Change(Change::Push(bytes(10))),
@@ -82,6 +87,7 @@ struct Tally {
     stopped: u64,
     unnoticed: u64,
     states: u64,
+    rows: Rows,
 }
 
 fn attempt(driver: &mut Driver, step: &Step) -> Result<(), Error> {
@@ -110,7 +116,6 @@ fn after(model: &[u8], step: &Step) -> Vec<u8> {
 /// Runs the workload with one fault; `false` when it never came to it.
 fn run(
     in_store: bool,
-
     direct: bool,
     (call, nth): (Call, u64),
     fault: Fault,
@@ -141,18 +146,24 @@ fn run(
         .samples_per_point(8)
         .points(at.saturating_sub(3)..=at + 10);
     let report = explorer.for_each(|state| check_state(&driver, state.point(), &state.fs()));
+    tally.rows.absorb(&driver.rows);
     tally.states += report.map_err(|failure| failure.to_string())?.distinct;
     Ok(true)
 }
 
-/// A step failed: what is true now, and how it goes on.
-fn settle(driver: &mut Driver, step: &Step, error: &Error, tally: &mut Tally) -> Result<(), String> {
+/// Checks what the error of a step claims, and continues the workload.
+fn settle(
+    driver: &mut Driver,
+    step: &Step,
+    error: &Error,
+    tally: &mut Tally,
+) -> Result<(), String> {
     match (error, step) {
         (Error::Io { .. } | Error::Full { .. }, Step::Open) => {
             tally.retried += 1;
             return driver.open_whatever_is_there();
         }
-        // It is closed, whatever the error says; what had been durable is.
+        // The handle is closed even if `close` fails, and durable bytes stay durable.
         (_, Step::Close) => {
             driver.stack = None;
             return Ok(());
@@ -184,7 +195,7 @@ fn settle(driver: &mut Driver, step: &Step, error: &Error, tally: &mut Tally) ->
     }
     driver.die();
     driver.open_whatever_is_there()?;
-    // Now it is known: if it did not take place it is repeated.
+    // Reopening has decided: an operation that did not take place is repeated.
     if driver.model != after(&found, step) {
         attempt(driver, step).map_err(|e| format!("does not go on: {}", chain(&e)))?;
     }
@@ -209,7 +220,10 @@ fn every_call_fails_once((in_store, direct): (bool, bool)) {
                         Ok(true) => {}
                         Ok(false) => break,
                         Err(why) => {
-                            panic!("store {in_store}, direct {direct}, {call:?} {nth} {fault:?} {mode:?}: {why}")
+                            panic!(
+                                "store {in_store}, direct {direct}, \
+                                 {call:?} {nth} {fault:?} {mode:?}: {why}"
+                            )
                         }
                     }
                 }
@@ -217,17 +231,27 @@ fn every_call_fails_once((in_store, direct): (bool, bool)) {
         }
     }
     println!("store {in_store}, direct {direct}: {tally:?}");
-    assert!(tally.faults > 500 && tally.in_doubt > 100 && tally.retried > 300 && tally.stopped > 10);
+    tally.rows.print();
+    if in_store {
+        tally.rows.check()
+    } else {
+        tally.rows.check_all_of_a_file()
+    }
+    assert!(
+        tally.faults > 500 && tally.in_doubt > 100 && tally.retried > 300 && tally.stopped > 10
+    );
 }
 
 /// guards: L34
 ///
-/// A disk that fills up: growing is refused and changes nothing, shrinking and what is in place go on, and so does growing once there is space.
+/// A disk that fills up: growing is refused and changes nothing. Shrinking and changes in place
+/// succeed, and so does growing once there is space.
 #[test]
 fn a_full_disk_refuses_growth_and_nothing_else() {
     for capacity in [150_000, 160_000, 200_000, 300_000] {
         let sim = SimFs::new();
-        let open = |sim: &SimFs| Stack::options().reserve(4096).fs(Arc::new(sim.clone())).open(PATH);
+        let open =
+            |sim: &SimFs| Stack::options().reserve(4096).fs(Arc::new(sim.clone())).open(PATH);
         let stack = open(&sim).unwrap();
         sim.set_faults(FaultPlan::new().capacity(capacity));
         let mut model = Vec::new();
@@ -250,7 +274,7 @@ fn a_full_disk_refuses_growth_and_nothing_else() {
             tx.push(vec![1; 100_000])
         });
         assert!(matches!(large, Err(Error::Full { .. })));
-        // None of these needs any.
+        // None of these needs space.
         stack.set(5, [7; 500]).unwrap();
         model[5..505].fill(7);
         stack.zero(600..900).unwrap();
@@ -269,7 +293,8 @@ fn a_full_disk_refuses_growth_and_nothing_else() {
     }
 }
 
-/// Cutting the file fails although it was done; what comes next needs no cut, and must not count on what was cut off.
+/// The call that cuts the file returns an error although it cut it. The next commits need no cut,
+/// and must not rely on the bytes that were cut off.
 #[test]
 fn a_cut_that_is_said_to_have_failed() {
     for direct in [false, true] {
@@ -291,7 +316,7 @@ fn a_cut_that_is_said_to_have_failed() {
     }
 }
 
-/// Reading an unreadable sector is an error, and no third state.
+/// An unreadable sector is an error. It is never taken for a torn commit.
 #[test]
 fn a_device_that_cannot_read_is_told_and_nothing_is_dropped() {
     let sim = SimFs::new();

@@ -1,14 +1,15 @@
 //! guards: L21 L22 L29
 //!
-//! The format, byte for byte: what was written once is written the same today, and is read for ever. `CAIRN_BLESS=1` writes the
-//! fixtures anew; that is right only together with a new format version, or before the first release.
+//! The format, byte for byte: what was written once is written the same today, and is read for
+//! ever. `CAIRN_BLESS=1` writes the fixtures anew; that is right only together with a new format
+//! version, or before the first release.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cairn_sim::SimFs;
-use cairn_stack::{Error, Stack};
+use cairn_stack::{Error, Inspection, Stack};
 
 use crate::model::PATH;
 
@@ -22,7 +23,13 @@ struct Scenario {
 }
 
 const SCENARIOS: &[Scenario] = &[
-    Scenario { name: "empty", about: "created, and nothing else", write: |_| {}, closed: false, payload: Vec::new },
+    Scenario {
+        name: "empty",
+        about: "created, and nothing else",
+        write: |_| {},
+        closed: false,
+        payload: Vec::new,
+    },
     Scenario {
         name: "closed",
         about: "a push, a set, a pop, and a clean close",
@@ -36,7 +43,8 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "transaction",
-        about: "a push, then a transaction whose changes in place are still to be written, no close",
+        about: "a push, then a transaction whose changes in place are still to be written, \
+                no close",
         write: |stack| {
             stack.push([b'a'; 40]).unwrap();
             stack
@@ -53,7 +61,8 @@ const SCENARIOS: &[Scenario] = &[
     },
     Scenario {
         name: "previous",
-        about: "two sets in a row that do not fit in a block together: each goes in place before the next",
+        about: "two sets in a row that do not fit in a block together: \
+                each goes in place before the next",
         write: |stack| {
             stack.push([b'0'; 6000]).unwrap();
             stack.set(0, [b'1'; 3000]).unwrap();
@@ -88,7 +97,7 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/stack-v1").join(name).with_extension("hex")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name).with_extension("hex")
 }
 
 /// Sixteen bytes a line, zeros left out, equal lines counted.
@@ -147,7 +156,7 @@ fn open(bytes: &[u8]) -> Result<Stack, Error> {
 #[test]
 fn what_is_written_is_what_was_written_and_is_read_for_ever() {
     for scenario in SCENARIOS {
-        let path = fixture(scenario.name);
+        let path = fixture(&format!("stack-v2/{}", scenario.name));
         let bytes = written(scenario);
         let text = hex(scenario.about, &bytes);
         assert!(unhex(&text) == bytes);
@@ -157,12 +166,40 @@ fn what_is_written_is_what_was_written_and_is_read_for_ever() {
         }
         let kept = std::fs::read_to_string(&path).unwrap();
         assert!(kept == text, "{} is written otherwise:\n{text}", scenario.name);
-        assert!(open(&unhex(&kept)).unwrap().peek(0).unwrap() == (scenario.payload)(), "{}", scenario.name);
-        assert_eq!(read_as_documented(&unhex(&kept)).unwrap(), (scenario.payload)(), "{}", scenario.name);
+        assert!(
+            open(&unhex(&kept)).unwrap().peek(0).unwrap() == (scenario.payload)(),
+            "{}",
+            scenario.name
+        );
+        assert_eq!(
+            read_as_documented(&unhex(&kept)).unwrap(),
+            (scenario.payload)(),
+            "{}",
+            scenario.name
+        );
     }
 }
 
-/// Every bit of a header that is flipped is noticed: the stack is what it was one commit earlier, or does not open.
+/// Nothing was released with version 1, and nothing reads it.
+#[test]
+fn a_stack_of_version_1_is_refused_by_its_version_and_stays_as_it_is() {
+    let kept = unhex(&std::fs::read_to_string(fixture("stack-v1/closed")).unwrap());
+    let sim = SimFs::new();
+    sim.write_file(PATH, &kept).unwrap();
+    let looked = Inspection::open_on(&sim, PATH).map(drop);
+    let opened = Stack::options().fs(Arc::new(sim.clone())).open(PATH).map(drop);
+    for refused in [looked, opened] {
+        let error = refused.unwrap_err();
+        assert!(
+            matches!(error, Error::UnsupportedVersion { found: 1, supported: 2, .. }),
+            "{error}"
+        );
+    }
+    assert!(sim.read_file(PATH).unwrap() == kept);
+}
+
+/// Every bit of a header that is flipped is noticed: the stack is what it was one commit earlier,
+/// or does not open.
 #[test]
 fn every_flipped_bit_of_the_newest_header_is_found() {
     let good = written(&SCENARIOS[2]);
@@ -183,9 +220,12 @@ fn long(bytes: &[u8], at: usize) -> u64 {
     u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap())
 }
 
-fn crc32c(parts: &[&[u8]]) -> u32 {
+pub(crate) fn crc32c(parts: &[&[u8]]) -> u32 {
     let step = |crc: u32| if crc & 1 == 1 { crc >> 1 ^ 0x82F6_3B78 } else { crc >> 1 };
-    !parts.concat().iter().fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
+    !parts
+        .concat()
+        .iter()
+        .fold(!0, |crc, byte| (0..8).fold(crc ^ u32::from(*byte), |crc, _| step(crc)))
 }
 
 /// A reader written from `docs/format/stack.md` alone; `None` is "corrupt".
@@ -193,6 +233,8 @@ fn read_as_documented(file: &[u8]) -> Option<Vec<u8>> {
     type Entry<'a> = (u32, u32, usize, usize, &'a [u8]);
     struct Commit<'a> {
         sequence: u64,
+        name: (u64, u32),
+        previous: (u64, u32),
         base_len: usize,
         len: usize,
         entries: Option<Vec<Entry<'a>>>,
@@ -201,16 +243,17 @@ fn read_as_documented(file: &[u8]) -> Option<Vec<u8>> {
         let at = slot * 65536;
         let block = &file[at..at + 4096];
         let crc = crc32c(&[&block[..12], &[0; 4], &block[16..]]);
-        if &block[..8] != b"CAIRNSTK" || word(block, 8) != 1 || word(block, 12) != crc {
+        if &block[..8] != b"CAIRNSTK" || word(block, 8) != 2 || word(block, 12) != crc {
             return None;
         }
         let sequence = long(block, 32);
         let (base_len, len) = (long(block, 40) as usize, long(block, 48) as usize);
         let (start, body_len) = (long(block, 56) as usize, long(block, 64) as usize);
-        assert!(sequence % 2 == slot as u64 && block[88..128] == [0; 40]);
+        assert!(sequence % 2 == slot as u64 && block[108..128] == [0; 20]);
         assert!(start == at + 128 || start >= 131_072 + base_len.max(len));
         let body = &file[start..start + body_len];
-        let sound = word(block, 72) == crc32c(&[&block[16..32], &block[32..40], body]);
+        let sound =
+            word(block, 72) == crc32c(&[&block[16..32], &block[88..96], &block[32..40], body]);
         let mut entries = Vec::new();
         let mut rest = body;
         while sound && !rest.is_empty() {
@@ -219,7 +262,9 @@ fn read_as_documented(file: &[u8]) -> Option<Vec<u8>> {
             entries.push((word(rest, 0), word(rest, 4), offset, len, data));
             rest = &rest[24 + data.len().next_multiple_of(8)..];
         }
-        Some(Commit { sequence, base_len, len, entries: sound.then_some(entries) })
+        let (name, previous) = ((long(block, 88), crc), (long(block, 96), word(block, 104)));
+        let entries = sound.then_some(entries);
+        Some(Commit { sequence, name, previous, base_len, len, entries })
     };
     let payload = |offset: usize| 131_072 + offset;
     let proven = |commit: &Commit<'_>| {
@@ -232,6 +277,7 @@ fn read_as_documented(file: &[u8]) -> Option<Vec<u8>> {
     commits.sort_by_key(|commit| commit.sequence);
     if let [older, newer] = &commits[..] {
         assert!(older.sequence + 1 == newer.sequence && older.len == newer.base_len);
+        assert!(newer.previous == older.name);
     }
     if !proven(commits.last()?) {
         commits.pop();

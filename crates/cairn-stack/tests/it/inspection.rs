@@ -1,5 +1,6 @@
-//! Looking at a stack: what it shows, that it changes nothing, and that a writer does not disturb it. That a look after any crash shows what opening finds
-//! is checked in every state of `crash.rs`.
+//! Looking at a stack: what it shows, that it changes nothing, and that a writer does not disturb
+//! it. That a look after any crash shows what opening finds is checked in every state of
+//! `crash.rs`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +15,11 @@ fn a_look_tells_how_the_stack_ended_and_changes_nothing() {
     let sim = SimFs::new();
     let options = Stack::options().fs(Arc::new(sim.clone()));
     let look = || Inspection::open_on(&sim, PATH).unwrap();
-    assert_eq!(Inspection::open_on(&sim, PATH).unwrap_err().kind(), ErrorKind::System, "there is none");
+    assert_eq!(
+        Inspection::open_on(&sim, PATH).unwrap_err().kind(),
+        ErrorKind::System,
+        "there is none"
+    );
     let stack = options.clone().open(PATH).unwrap();
     assert_eq!((look().end_state(), look().len()), (EndState::Closed, 0));
     stack.push([7; 5000]).unwrap();
@@ -22,19 +27,28 @@ fn a_look_tells_how_the_stack_ended_and_changes_nothing() {
     stack.zero(100..200).unwrap();
     let before = sim.op_count();
     let seen = look();
-    assert_eq!((seen.end_state(), seen.len(), seen.is_current().unwrap()), (EndState::Unclosed, 5000, true));
+    assert_eq!(
+        (seen.end_state(), seen.len(), seen.is_current().unwrap()),
+        (EndState::Unclosed, 5000, true)
+    );
     let mut bytes = vec![1; 300];
     seen.get_into(0, &mut bytes).unwrap();
     assert_eq!(bytes, stack.get(0..300).unwrap());
     for offset in [4990, 5001, u64::MAX] {
-        assert!(matches!(seen.get_into(offset, &mut [0; 11]), Err(Error::OutOfRange { len: 5000, .. })), "{offset}");
+        assert!(
+            matches!(seen.get_into(offset, &mut [0; 11]), Err(Error::OutOfRange { len: 5000, .. })),
+            "{offset}"
+        );
     }
     assert_eq!(sim.op_count(), before, "nothing was written");
     stack.push("more").unwrap();
     assert!(!seen.is_current().unwrap());
     stack.close().unwrap();
     let closed = look();
-    assert_eq!((closed.end_state(), closed.len(), closed.file_len()), (EndState::Closed, 5004, 131_072 + 5004));
+    assert_eq!(
+        (closed.end_state(), closed.len(), closed.file_len()),
+        (EndState::Closed, 5004, 131_072 + 5004)
+    );
     assert_eq!(closed.uuid(), seen.uuid());
     assert!(closed.sequence() > seen.sequence() && closed.created() == seen.created());
 }

@@ -8,11 +8,16 @@
 
 mod api;
 mod barriers;
+mod cases;
 mod concurrency;
 mod crash;
 mod faults;
 mod golden;
+mod histories;
 mod inspection;
 mod model;
 mod mutations;
 mod program;
+mod repair;
+mod rows;
+mod surroundings;

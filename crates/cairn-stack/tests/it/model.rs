@@ -1,4 +1,5 @@
-//! A stack and what it must hold: a driver runs operations on both, and notes when each was acknowledged.
+//! A stack and what it must hold: a driver runs operations on both, and notes when each was
+//! acknowledged.
 
 use std::fmt;
 use std::ops::Range;
@@ -8,6 +9,8 @@ use std::sync::Arc;
 use cairn_io::FileStore;
 use cairn_sim::SimFs;
 use cairn_stack::{Durability, Error, Inspection, Options, Stack, Transaction};
+
+use crate::rows::{OF_A_STORE, Rows};
 
 pub(crate) const PATH: &str = "/stack";
 
@@ -24,11 +27,15 @@ impl Dice {
     pub(crate) fn bytes(&mut self, len: usize) -> Vec<u8> {
         // Never zero, and different everywhere: what is torn or misplaced shows.
         let salt = self.below(1 << 30);
-        (0..len).map(|i| ((i.wrapping_mul(31) ^ (i >> 8).wrapping_mul(17) ^ salt) % 255) as u8 + 1).collect()
+        (0..len)
+            .map(|i| ((i.wrapping_mul(31) ^ (i >> 8).wrapping_mul(17) ^ salt) % 255) as u8 + 1)
+            .collect()
     }
 
-    fn range(&mut self, len: usize, longest: usize) -> Range<usize> {
-        let size = 1 + self.below(longest.min(len));
+    /// A range of at least `least` bytes, if there are so many, and at most `longest`.
+    fn range(&mut self, len: usize, least: usize, longest: usize) -> Range<usize> {
+        let least = least.min(len);
+        let size = least + self.below(longest.min(len) - least + 1);
         let start = self.below(len - size + 1);
         start..start + size
     }
@@ -57,7 +64,9 @@ impl fmt::Debug for Change {
             Change::Set(at, bytes) => write!(f, "set {at}..{}", at + bytes.len()),
             Change::Zero(range) => write!(f, "zero {range:?}"),
             Change::Resize(len) => write!(f, "resize {len}"),
-            Change::CompareAndSet(at, bytes) => write!(f, "compare and set {at}..{}", at + bytes.len()),
+            Change::CompareAndSet(at, bytes) => {
+                write!(f, "compare and set {at}..{}", at + bytes.len())
+            }
         }
     }
 }
@@ -80,7 +89,9 @@ impl Change {
         match self {
             Change::Push(bytes) => assert_eq!(stack.push(bytes)?, model.len() as u64),
             Change::Extend(zeros) => assert_eq!(stack.extend(*zeros as u64)?, model.len() as u64),
-            Change::Pop(bytes) => assert_eq!(stack.pop(*bytes as u64)?, model[model.len() - bytes..]),
+            Change::Pop(bytes) => {
+                assert_eq!(stack.pop(*bytes as u64)?, model[model.len() - bytes..])
+            }
             Change::Discard(bytes) => stack.discard(*bytes as u64)?,
             Change::Set(at, bytes) => stack.set(*at as u64, bytes)?,
             Change::Zero(range) => stack.zero(range.start as u64..range.end as u64)?,
@@ -119,23 +130,27 @@ impl Change {
 /// How large changes are.
 #[derive(Clone, Copy)]
 pub(crate) struct Sizes {
+    /// Bytes of the smallest change.
+    pub(crate) least: usize,
     pub(crate) small: usize,
     pub(crate) large: usize,
     /// The stack is shrunk when it is longer.
     pub(crate) longest: usize,
-    /// What changes in place are whole sectors, zeros are not appended alone, and each change is a commit: so what is written at once in one sector has no gap, which
-    /// [`Torn::Garbage`](cairn_sim::Torn::Garbage) would take for a part of it.
+    /// Changes in place cover whole sectors, zeros are never appended alone, and each change is a
+    /// commit. So the bytes that are written to a sector between two barriers have no gap, which
+    /// [`Torn::Garbage`](cairn_sim::Torn::Garbage) would fill.
     pub(crate) whole_sectors: bool,
 }
 
-pub(crate) const SIZES: Sizes = Sizes { small: 300, large: 6000, longest: 20_000, whole_sectors: false };
+pub(crate) const SIZES: Sizes =
+    Sizes { least: 1, small: 300, large: 6000, longest: 20_000, whole_sectors: false };
 
 /// A change that is possible on `model`.
 pub(crate) fn any_change(dice: &mut Dice, model: &[u8], sizes: Sizes) -> Change {
     let len = model.len();
     let size = match dice.below(10) {
-        0..7 => 1 + dice.below(sizes.small),
-        _ => 1 + dice.below(sizes.large),
+        0..7 => sizes.least + dice.below(sizes.small),
+        _ => sizes.least + dice.below(sizes.large),
     };
     if len > sizes.longest {
         return Change::Discard(1 + dice.below(len));
@@ -149,13 +164,13 @@ pub(crate) fn any_change(dice: &mut Dice, model: &[u8], sizes: Sizes) -> Change 
         36..50 => Change::Pop(1 + dice.below(len.min(size))),
         50..58 => Change::Discard(1 + dice.below(len.min(size))),
         58..78 => {
-            let range = dice.range(len, size);
+            let range = dice.range(len, sizes.least, size);
             Change::Set(range.start, dice.bytes(range.len()))
         }
-        78..86 => Change::Zero(dice.range(len, size)),
+        78..86 => Change::Zero(dice.range(len, sizes.least, size)),
         86..92 => Change::Resize(len.saturating_add(size).saturating_sub(dice.below(2 * size))),
         _ => {
-            let range = dice.range(len, size);
+            let range = dice.range(len, sizes.least, size);
             Change::CompareAndSet(range.start, dice.bytes(range.len()))
         }
     };
@@ -192,14 +207,16 @@ pub(crate) struct Driver {
     pub(crate) options: Options,
     pub(crate) stack: Option<Stack>,
     pub(crate) model: Vec<u8>,
-    /// Each state with the number of operations of the machine after which the change that led to it had returned. The first is the
-    /// empty stack.
+    /// Each state with the number of operations of the machine after which the change that led to
+    /// it had returned. The first is the empty stack.
     history: Vec<(usize, Rc<Vec<u8>>)>,
     /// From this point on, at least that state had to survive.
     durable: Vec<(usize, usize)>,
     explicit: bool,
     /// Whether the stack is in a store, and the file only that store's.
     pub(crate) in_store: bool,
+    /// The rows of the recovery table that looks at states after crashes met.
+    pub(crate) rows: Rows,
 }
 
 impl Driver {
@@ -207,7 +224,17 @@ impl Driver {
         let explicit = durability == Durability::Explicit;
         let options = options.durability(durability);
         let history = vec![(0, Rc::new(Vec::new()))];
-        Driver { sim, options, stack: None, model: Vec::new(), history, durable: Vec::new(), explicit, in_store: false }
+        Driver {
+            sim,
+            options,
+            stack: None,
+            model: Vec::new(),
+            history,
+            durable: Vec::new(),
+            explicit,
+            in_store: false,
+            rows: Rows::default(),
+        }
     }
 
     /// Opens what is on a machine, with the driver's options or others.
@@ -237,7 +264,7 @@ impl Driver {
         Ok(())
     }
 
-    /// What is there now is durable.
+    /// The present state is durable.
     fn acknowledge(&mut self) {
         self.durable.push((self.sim.op_count(), self.history.len() - 1));
     }
@@ -310,15 +337,24 @@ impl Driver {
 
     /// Whether a stack that holds `found` may be there after a crash at `point`.
     pub(crate) fn accepts(&self, point: usize, found: &[u8]) -> Result<(), String> {
-        let first = self.durable.iter().rev().find(|(at, _)| *at <= point).map_or(0, |(_, state)| *state);
+        let first =
+            self.durable.iter().rev().find(|(at, _)| *at <= point).map_or(0, |(_, state)| *state);
         let returned = self.history.iter().take_while(|(at, _)| *at <= point).count();
         // One operation may have been under way.
         let possible = &self.history[first..(returned + 1).min(self.history.len())];
         if possible.iter().any(|(_, state)| **state == found) {
             return Ok(());
         }
-        let nearest = possible.iter().map(|(_, state)| differences(state, found)).collect::<Vec<_>>().join("; or ");
-        Err(format!("a stack of {} bytes is none of {} possible states: {nearest}", found.len(), possible.len()))
+        let nearest = possible
+            .iter()
+            .map(|(_, state)| differences(state, found))
+            .collect::<Vec<_>>()
+            .join("; or ");
+        Err(format!(
+            "a stack of {} bytes is none of {} possible states: {nearest}",
+            found.len(),
+            possible.len()
+        ))
     }
 }
 
@@ -339,10 +375,13 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Opens what a crash left and compares it; whether a stack had to be there depends on what had been acknowledged. A look before must show the same.
+/// Opens what a crash left and compares it; whether a stack had to be there depends on what had
+/// been acknowledged. A look before must show the same.
 pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<(), String> {
-    let seen = if driver.in_store { None } else { look(sim)? };
-    let stack = driver.open_on(sim, &driver.options).map_err(|e| format!("does not open: {}", chain(&e)))?;
+    let seen = look(driver, sim)?;
+    let stack = driver
+        .open_on(sim, &driver.options)
+        .map_err(|e| format!("does not open: {}", chain(&e)))?;
     let found = stack.peek(0).map_err(|e| format!("does not read: {}", chain(&e)))?;
     if seen.is_some_and(|seen| seen != found) {
         return Err("opening finds what looking does not".into());
@@ -351,18 +390,26 @@ pub(crate) fn check_state(driver: &Driver, point: usize, sim: &SimFs) -> Result<
 }
 
 /// What a look shows; `None` when there is no stack.
-fn look(sim: &SimFs) -> Result<Option<Vec<u8>>, String> {
+fn look(driver: &Driver, sim: &SimFs) -> Result<Option<Vec<u8>>, String> {
     let said = |e: Error| format!("cannot be looked at: {}", chain(&e));
     let look = match Inspection::open_on(sim, PATH) {
-        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(Error::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+            return Ok(None);
+        }
+        // A store whose creation was cut off is blank. A file has its name once it is whole.
+        Err(Error::Foreign { .. }) if driver.in_store => {
+            driver.rows.met(OF_A_STORE[0]);
+            return Ok(None);
+        }
         look => look.map_err(said)?,
     };
+    driver.rows.met(look.found());
     let mut bytes = vec![0; usize::try_from(look.len()).map_err(|e| e.to_string())?];
     look.get_into(0, &mut bytes).map_err(said)?;
     Ok(Some(bytes))
 }
 
-/// What a crash left can be written to, closed, and opened again.
+/// Changes a stack that a crash left, closes it, and opens it again.
 pub(crate) fn check_goes_on(driver: &Driver, sim: &SimFs, seed: u64) -> Result<(), String> {
     let said = |e: Error| chain(&e);
     let options = driver.options.clone().durability(Durability::Operation);

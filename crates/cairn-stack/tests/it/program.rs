@@ -1,6 +1,7 @@
 //! guards: L33
 //!
-//! Any program of operations, good arguments and bad ones, against a vector of bytes; with reopening in between.
+//! Any program of operations, good arguments and bad ones, against a vector of bytes; with
+//! reopening in between.
 
 use std::sync::Arc;
 
@@ -51,7 +52,8 @@ fn simple() -> impl Strategy<Value = Op> {
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         12 => simple(),
-        2 => (prop::collection::vec(simple(), 0..6), any::<bool>()).prop_map(|(ops, keep)| Op::Transaction(ops, keep)),
+        2 => (prop::collection::vec(simple(), 0..6), any::<bool>())
+            .prop_map(|(ops, keep)| Op::Transaction(ops, keep)),
         1 => Just(Op::Sync),
         1 => Just(Op::Reopen),
         1 => any::<u64>().prop_map(Op::PowerCut),
@@ -63,11 +65,15 @@ macro_rules! apply {
     ($target:expr, $op:expr, $model:expr) => {{
         let (target, model): (_, &mut Vec<u8>) = ($target, $model);
         let len = model.len() as u64;
-        let span = |from: u64, to: u64| (from <= to && to <= len).then(|| from as usize..to as usize);
+        let span =
+            |from: u64, to: u64| (from <= to && to <= len).then(|| from as usize..to as usize);
         let (told, expected) = match $op {
             Op::Push(bytes) => {
                 model.extend(bytes);
-                (target.push(bytes).map(|at| at.to_le_bytes().to_vec()), Some(len.to_le_bytes().to_vec()))
+                (
+                    target.push(bytes).map(|at| at.to_le_bytes().to_vec()),
+                    Some(len.to_le_bytes().to_vec()),
+                )
             }
             Op::Extend(zeros) => {
                 let expected = (*zeros < 1 << 61).then(|| {
@@ -88,10 +94,13 @@ macro_rules! apply {
                 (target.discard(*bytes).map(|()| vec![]), expected)
             }
             Op::Set(at, bytes) => {
-                let expected = at.checked_add(bytes.len() as u64).and_then(|end| span(*at, end)).map(|range| {
-                    model[range].copy_from_slice(bytes);
-                    vec![]
-                });
+                let expected = at
+                    .checked_add(bytes.len() as u64)
+                    .and_then(|end| span(*at, end))
+                    .map(|range| {
+                        model[range].copy_from_slice(bytes);
+                        vec![]
+                    });
                 (target.set(*at, bytes).map(|()| vec![]), expected)
             }
             Op::Zero(from, to) => {
@@ -116,13 +125,22 @@ macro_rules! apply {
         };
         match (told, expected) {
             (Ok(told), Some(expected)) => prop_assert_eq!(told, expected),
-            (Err(Error::OutOfRange { .. } | Error::TooLong { .. }), None) => {}
-            (told, expected) => prop_assert!(false, "{:?} instead of {:?}", told, expected.is_some()),
+            (
+                Err(Error::OutOfRange { .. } | Error::TooShort { .. } | Error::TooLong { .. }),
+                None,
+            ) => {}
+            (told, expected) => {
+                prop_assert!(false, "{:?} instead of {:?}", told, expected.is_some())
+            }
         }
     }};
 }
 
-fn apply_all(tx: &mut Transaction<'_>, ops: &[Op], model: &mut Vec<u8>) -> Result<(), TestCaseError> {
+fn apply_all(
+    tx: &mut Transaction<'_>,
+    ops: &[Op],
+    model: &mut Vec<u8>,
+) -> Result<(), TestCaseError> {
     for op in ops {
         apply!(&mut *tx, op, model);
     }
@@ -180,7 +198,9 @@ proptest! {
     }
 
     #[test]
-    fn any_program_with_explicit_durability_does_what_a_vector_does(ops in prop::collection::vec(op(), 0..40)) {
+    fn any_program_with_explicit_durability_does_what_a_vector_does(
+        ops in prop::collection::vec(op(), 0..40),
+    ) {
         run(ops, Durability::Explicit)?;
     }
 }
