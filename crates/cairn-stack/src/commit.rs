@@ -13,7 +13,10 @@
 //! Invariants:
 //! 1. An operation is applied as a whole. If it is refused, it is not applied at all.
 //! 2. `open` is on top of `flying`, and `flying` is on top of `durable`. If a round is refused, the
-//!    rounds on top of it are refused.
+//!    rounds on top of it are refused. With explicit durability it is not: its operations have
+//!    returned, and whoever calls `sync` next is to make them durable, or be told. It goes back
+//!    under the open round. Otherwise: 1. thread A's `sync` fails for lack of space, and what
+//!    thread B changed goes with it, 2. B's `sync` finds nothing to do, and returns `Ok`.
 //! 3. A reader holds `durable` shared while it reads the file. The leader takes it exclusively to
 //!    publish a new durable state, for a moment and never during I/O. So all readers of state
 //!    *n − 1* are done before commit *n + 1* begins. Commit *n + 1* writes in two places: where
@@ -125,6 +128,12 @@ impl Core {
     /// the handle refuses changes.
     pub(crate) fn writer(&self) -> Result<Guard<'_>> {
         self.check_process()?;
+        self.make_room()?;
+        self.in_turn()
+    }
+
+    /// Waits until no closure of a transaction runs.
+    fn in_turn(&self) -> Result<Guard<'_>> {
         let mut guard = self.lock();
         let mut yields = 0;
         while let Some(owner) = guard.turn {
@@ -165,10 +174,24 @@ impl Core {
         let keeps = explicit && guard.open.weight <= self.options.buffer_size;
         drop(guard);
         if keeps || mutation::is(Mutation::AcknowledgeBeforeBarrier) {
-            Ok(())
-        } else {
-            self.reach(&round)
+            return Ok(());
         }
+        match self.reach(&round) {
+            Err(error @ (Error::InDoubt { .. } | Error::Poisoned { .. })) => Err(error),
+            // It took place in memory. The next operation is refused before it does.
+            Err(_) if explicit && !mutation::is(Mutation::DropReturned) => Ok(()),
+            reached => reached,
+        }
+    }
+
+    /// With explicit durability: makes durable what takes more memory than it may, before anything
+    /// is added to it.
+    fn make_room(&self) -> Result<()> {
+        let guard = self.lock();
+        if !self.is_explicit() || guard.open.weight <= self.options.buffer_size {
+            return Ok(());
+        }
+        self.reach_all(guard)
     }
 
     /// Waits until the round is durable; leads if no other thread does.
@@ -267,10 +290,13 @@ impl Core {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Refuses the round in flight, and the open round on top of it.
-    /// Returns the number of the round that is open now.
+    /// Refuses the round in flight, and the open round on top of it; with explicit durability it
+    /// stays pending. Returns the number of the round that is open now.
     fn refuse(&self, error: &Error) -> RoundNumber {
         let mut guard = self.lock();
+        if self.is_explicit() && !mutation::is(Mutation::DropReturned) {
+            return guard.keep(error);
+        }
         let next = guard.refuse(self.durable().len, error);
         self.arrived.store(0, Ordering::Relaxed);
         next
@@ -316,7 +342,7 @@ impl Core {
     }
 
     fn wind_up(&self) -> Result<()> {
-        let mut guard = self.writer()?;
+        let mut guard = self.in_turn()?;
         guard.closed = true;
         drop(guard);
         self.freed.notify(usize::MAX);

@@ -51,6 +51,9 @@ cairn_io::mutations! {
         KeepRefusedSpace,
         /// Operations return `Ok` before the barrier.
         AcknowledgeBeforeBarrier,
+        /// With explicit durability a barrier that cannot be had takes back what returned before,
+        /// and the next one finds nothing to do (L67).
+        DropReturned,
         /// What changes nothing returns before what it has read is durable (L09). Shows when
         /// another thread's change is in flight and the power fails.
         AnswerFromMemory,

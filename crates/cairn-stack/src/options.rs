@@ -15,8 +15,9 @@ pub enum Durability {
     Operation,
     /// When [`Stack::sync`](crate::Stack::sync) or [`Stack::close`](crate::Stack::close) returns.
     /// Until then operations are in memory, and readers see them there. If they take more than
-    /// [`Options::buffer_size`], the next operation makes them durable before it returns. After a
-    /// crash the stack is in the state of some barrier, never a mixture of states.
+    /// [`Options::buffer_size`], the next operation makes them durable before it returns. If that
+    /// cannot be done for lack of space, they stay in memory, and further operations fail until it
+    /// can. After a crash the stack is in the state of some barrier, never a mixture of states.
     Explicit,
 }
 

@@ -324,8 +324,10 @@ impl Stack {
     /// that have returned. Otherwise they are durable already.
     ///
     /// # Errors
-    /// As above. After any error but [`InDoubt`](crate::Error::InDoubt), the operations since
-    /// the last barrier did not take place.
+    /// As above. After [`Poisoned`](crate::Error::Poisoned) the operations since the last barrier
+    /// did not take place, after [`InDoubt`](crate::Error::InDoubt) they may have. After any other
+    /// error they are in memory as before, whoever called them: when there is space, or the file is
+    /// back in its place, call again.
     pub fn sync(&self) -> Result<()> {
         self.core.sync()
     }

@@ -116,6 +116,20 @@ impl Stage {
         next
     }
 
+    /// Takes the round in flight, which could not be written, back into the open one on top of it:
+    /// its operations have returned. Who waits for it is told. Returns the number of the round that
+    /// holds them now.
+    pub(crate) fn keep(&mut self, error: &Error) -> RoundNumber {
+        if let Some((delta, round)) = self.flying.take() {
+            round.end(Outcome::Refused(error.clone()));
+            let mut delta = Arc::unwrap_or_clone(delta);
+            let above = std::mem::replace(&mut self.open, Delta::new(0));
+            delta.absorb(above);
+            self.open = delta;
+        }
+        self.round.number
+    }
+
     /// Stops writing for good. `in_doubt` says whether the round in flight may have taken place.
     /// The open round on top of it was never begun. `len` is the length of the durable state.
     pub(crate) fn halt(&mut self, len: u64, failure: Failure, in_doubt: bool) {

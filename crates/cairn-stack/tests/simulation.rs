@@ -302,9 +302,6 @@ impl Workload for Stacks {
 struct Hands {
     stack: Arc<Stack>,
     told: Arc<Mutex<History<Vec<u8>>>>,
-    /// Changes below this number may have been given up: a `sync` failed, and what it was to cover
-    /// did not take place.
-    given_up: Arc<AtomicUsize>,
     /// Number of the newest change whose call returned. A `sync` owes nothing to one that runs: its
     /// closure is over and told, while the stack has yet to take what it did.
     returned: Arc<AtomicUsize>,
@@ -341,7 +338,10 @@ fn live(
     if let Some(&Call::Act(act)) = script.calls("before").first()
         && street.harm(act)
     {
-        after_harm(&fs, &options, &street, act)?;
+        // The newest commit alone, if the stack was not closed: its header looks torn.
+        if after_harm(&fs, &options, &street, act)? && matches!(act, Act::Cut(_)) {
+            told.doubt();
+        }
     }
     let seen = inspected(&fs)?;
     let opened = call("open", || "open".to_owned(), || options.open(PATH));
@@ -359,7 +359,6 @@ fn live(
     let hands = Hands {
         stack: Arc::new(stack),
         told: Arc::new(Mutex::new(told)),
-        given_up: Arc::new(AtomicUsize::new(0)),
         returned: Arc::new(AtomicUsize::new(0)),
         fs: fs.clone(),
         street: Arc::new(street),
@@ -381,19 +380,20 @@ fn live(
 }
 
 /// Opens a stack of which the file is not as it was. It is refused with an error that says so, and
-/// nothing is changed; or it can be opened, and everything must be there.
+/// nothing is changed; or it can be opened, and everything must be there, but for what a cut of the
+/// file leaves no trace of. Says if it can.
 fn after_harm(
     fs: &SimFs,
     options: &cairn_stack::Options,
     street: &Street,
     act: Act,
-) -> Result<(), Broken> {
+) -> Result<bool, Broken> {
     let says_so = |error: &Error| error.kind() == ErrorKind::Repair;
     let open =
         || call("open harmed", || format!("open after {act:?}"), || options.clone().open(PATH));
     if !must::refused(fs, PATH, says_so, open)? {
-        met("harm: nothing lost");
-        return Ok(());
+        met("harm: opened");
+        return Ok(true);
     }
     met("harm: refused");
     let look = Inspection::open_on(fs, PATH);
@@ -402,7 +402,7 @@ fn after_harm(
         return Err(Broken::new(TRUTH, format!("a look finds nothing after {act:?}")));
     }
     street.undo();
-    Ok(())
+    Ok(false)
 }
 
 /// How many bytes a stack may take that held so many at most: the slots, what is reserved, and
@@ -412,7 +412,7 @@ fn space(highest: u64) -> u64 {
 }
 
 fn end(hands: Hands, close: bool) -> Result<Surrounded<History<Vec<u8>>>, Broken> {
-    let Hands { stack, told, given_up, fs, street, begun, .. } = hands;
+    let Hands { stack, told, fs, street, begun, .. } = hands;
     let highest = lock(&told).states().map(|content| content.len() as u64).max().unwrap_or(0);
     if !street.failing() {
         must::bounded(&fs, PATH, begun.max(space(highest)), (0, 0), must::OPEN_MAX)?;
@@ -421,8 +421,12 @@ fn end(hands: Hands, close: bool) -> Result<Surrounded<History<Vec<u8>>>, Broken
     let newest = lock(&told).last();
     if close {
         match call("close", || "close".to_owned(), || stack.close()) {
-            Ok(()) if newest < given_up.load(Ordering::SeqCst) => {}
-            Ok(()) => lock(&told).durable(newest, fs.op_count()),
+            Ok(()) => {
+                let mut told = lock(&told);
+                told.durable(newest, fs.op_count());
+                let closed = told.newest().clone();
+                told.opened(closed, fs.op_count());
+            }
             Err(_) if street.failing() => {}
             Err(error) => return Err(Broken::new(NO_ERROR, format!("close: {error:?}"))),
         }
@@ -474,17 +478,13 @@ fn run(hands: &Hands, calls: &[Call]) {
 }
 
 fn act(hands: &Hands, what: Call) -> Result<Result<(), Error>, Broken> {
-    let Hands { stack, told, given_up, returned, fs, operations, .. } = hands;
+    let Hands { stack, told, returned, fs, operations, .. } = hands;
     match what {
         Call::Sync => {
             let newest = returned.load(Ordering::SeqCst);
             let done = stack.sync();
-            let mut told = lock(told);
-            if done.is_err() {
-                given_up.fetch_max(told.len(), Ordering::SeqCst);
-            }
-            if done.is_ok() && !*operations && newest >= given_up.load(Ordering::SeqCst) {
-                told.durable(newest, fs.op_count());
+            if done.is_ok() && !*operations {
+                lock(told).durable(newest, fs.op_count());
             }
             Ok(done)
         }

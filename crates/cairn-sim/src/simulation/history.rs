@@ -28,7 +28,7 @@ use crate::schedule::Broken;
 #[derive(Clone, Debug)]
 pub struct History<S> {
     entries: Vec<Entry<S>>,
-    /// At which point this life opened what it found, and what had been told before.
+    /// At which point that was opened which was found, and what had been told before.
     before: Option<(usize, Box<Self>)>,
 }
 
@@ -63,10 +63,17 @@ pub const SERIAL: &str = "what is acknowledged stays, changes take place one aft
 impl<S: Clone + PartialEq + fmt::Debug> History<S> {
     /// A life opened what it found, at `point`: from here on that is durable.
     pub fn opened(&mut self, found: S, point: usize) {
-        let mut before = self.clone();
-        before.before = None;
+        let before = self.clone();
         self.entries = vec![Entry::first(found, point)];
         self.before = Some((point, Box::new(before)));
+    }
+
+    /// Nothing tells any more of what was acknowledged since the last
+    /// [`opened`](History::opened), because of what was done to the files.
+    pub fn doubt(&mut self) {
+        for entry in self.entries.iter_mut().skip(1) {
+            (entry.written, entry.durable) = (None, None);
+        }
     }
 
     /// Every state that was reached since the life began, the one that was found first.
@@ -174,11 +181,7 @@ fn short(state: &impl fmt::Debug) -> String {
 impl<S: Clone + PartialEq + fmt::Debug + Default + 'static> Told for History<S> {
     fn at(&self, point: usize, end: End) -> Self {
         let mut told = match &self.before {
-            Some((opened, before)) if point < *opened => {
-                let mut told = (**before).clone();
-                told.lose(end);
-                return told;
-            }
+            Some((opened, before)) if point < *opened => return before.at(point, end),
             _ => self.clone(),
         };
         told.before = None;

@@ -340,3 +340,55 @@ fn a_device_that_cannot_read_is_told_and_nothing_is_dropped() {
     sim.set_faults(FaultPlan::new());
     assert_eq!(open(&sim).unwrap().len(), 12_000);
 }
+
+/// With explicit durability what has returned stays until a barrier covers it, whoever asks for
+/// that: the `sync` of another thread that fails takes nothing of it away.
+pub(crate) fn a_barrier_that_cannot_be_had() -> Result<(), String> {
+    for displaced in [false, true] {
+        let sim = SimFs::new();
+        let open = |sim: &SimFs| {
+            let options = tiny().durability(Durability::Explicit).direct_io(false);
+            let options = options.buffer_size(2_000_000);
+            options.fs(Arc::new(sim.clone())).open(PATH)
+        };
+        let stack = open(&sim).unwrap();
+        stack.push([1; 100]).unwrap();
+        stack.sync().unwrap();
+        stack.push(vec![2; 1_200_000]).unwrap();
+        match displaced {
+            true => sim.move_to(PATH, "/aside").unwrap(),
+            // Before anything of the round is written.
+            false => sim.set_faults(FaultPlan::new().fail_from(Call::Write, 0, Errno::Enospc)),
+        }
+        std::thread::scope(|scope| scope.spawn(|| stack.sync()).join().unwrap()).unwrap_err();
+        stack.set(50, [3; 10]).unwrap();
+        let len = 100 + 1_200_000;
+        if stack.sync().is_ok() || stack.len() != len {
+            return Err(format!("{} bytes are left", stack.len()));
+        }
+        // What exceeds the memory is there, and nothing more until a barrier covers it.
+        stack.push(vec![4; 1_000_000]).unwrap();
+        stack.push([5; 1]).unwrap_err();
+        match displaced {
+            true => sim.move_to("/aside", PATH).unwrap(),
+            false => sim.set_faults(FaultPlan::new()),
+        }
+        sim.settle("/").unwrap();
+        stack.push([6; 1]).unwrap();
+        stack.sync().unwrap();
+        let after = sim.power_cut(&mut Chooser::nothing());
+        let content = open(&after).unwrap().peek(0).unwrap();
+        let mut expected = [vec![1; 100], vec![2; 1_200_000], vec![4; 1_000_000]].concat();
+        expected[50..60].fill(3);
+        expected.push(6);
+        if content != expected {
+            return Err(format!("{} of {} bytes", content.len(), expected.len()));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn what_returned_is_pending_until_a_barrier_covers_it() {
+    a_barrier_that_cannot_be_had().unwrap();
+}

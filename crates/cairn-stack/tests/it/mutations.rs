@@ -103,6 +103,12 @@ fn bugs_that_a_power_cut_shows() {
     }
 }
 
+#[test]
+fn a_barrier_that_takes_back_what_returned() {
+    let check = crate::faults::a_barrier_that_cannot_be_had;
+    seen(Mutation::DropReturned, "a barrier that cannot be had", check);
+}
+
 /// A commit with a large body, and then one that grows over it.
 #[test]
 fn a_body_behind_the_payload_that_is_overwritten() {
