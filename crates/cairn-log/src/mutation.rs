@@ -47,6 +47,10 @@ cairn_io::mutations! {
         UnchainedGroups,
         /// Whether a segment follows its neighbour is not looked at (L57).
         UnchainedSegments,
+        /// A segment that is sealed behind the base of the next one is not asked whose it is (L57).
+        SkipLongSeals,
+        /// A name that could not be changed is taken to be there yet (L67).
+        TrustFailedRename,
         /// How far the log was known to reach is not looked at (L65).
         IgnoreState,
         /// The end of a sealed segment is taken to be in front of its seal (L65).
@@ -72,6 +76,8 @@ cairn_io::mutations! {
         NameBeforeWhole,
         /// A segment gets its name before the gaps in it are listed.
         NameBeforeGaps,
+        /// A truncation behind damage takes a number that is possible for the right one.
+        GuessNumbers,
         /// A truncation takes any position for a record's (L24).
         AcceptAnyPosition,
         /// The lock is taken for granted (L26).

@@ -180,7 +180,7 @@ impl SimFs {
         Ok(())
     }
 
-    /// Cuts a file, or extends it with zeros.
+    /// Cuts a file, or extends it with zeros; durable at once.
     ///
     /// # Errors
     /// When there is no such file.
@@ -189,6 +189,9 @@ impl SimFs {
         let mut machine = self.shared.lock();
         let (node, _) = machine.disk.lookup_file(self.base(&machine), file.as_ref())?;
         machine.commit(&shown(file.as_ref()), Change::SetLen { node, len });
+        let covers = machine.point();
+        let change = Change::SyncData { node, covers, outcome: Outcome::Done };
+        machine.commit(&shown(file.as_ref()), change);
         Ok(())
     }
 

@@ -424,7 +424,17 @@ impl Layout for Directory {
             self.remove_if_there(SPARE_NAME).and_then(|()| self.rename(&name, SPARE_NAME));
         match retracted {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
-                return Err(CreateError::Unchanged(self.error("rename", &name)(e)));
+                let error = self.error("rename", &name)(e);
+                // A call that failed may have been carried out. Were it not looked: 1. the segment
+                // has lost its name, 2. the writer rotates into it, 3. the next opening misses it.
+                match self.dir.stat(name.as_ref()) {
+                    _ if mutation::is(Mutation::TrustFailedRename) => {
+                        return Err(CreateError::Unchanged(error));
+                    }
+                    Ok(_) => return Err(CreateError::Unchanged(error)),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+                    Err(_) => return Err(CreateError::Unknown(error)),
+                }
             }
             _ => {}
         }

@@ -78,9 +78,13 @@ fn link_before(
         }
     }
     let tail = scan(&span, Expected::default()).ok()?;
-    // A seal that ends before that has a segment missing behind it.
-    let seal = tail.seal.filter(|seal| seal.next_lsn() == Some(base));
-    let sealed = seal.map(|seal| Link::of(&seal, log));
+    // A seal that ends before that has a segment missing behind it. One that ends behind it is that
+    // of a copy: the next segment does not name it.
+    let follows = |seal: &GroupHeader| match seal.next_lsn() {
+        Some(end) if end > base => !mutation::is(Mutation::SkipLongSeals),
+        end => end == Some(base),
+    };
+    let sealed = tail.seal.filter(follows).map(|seal| Link::of(&seal, log));
     sealed.or_else(|| tail.link.filter(|_| tail.end_lsn >= base))
 }
 

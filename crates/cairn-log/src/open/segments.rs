@@ -151,8 +151,27 @@ impl Look<'_> {
         self.survey.superseded = self.survey.obsolete.len();
         let known = live.iter().filter_map(|s| s.superblock.cut).map(|cut| cut.known).max();
         self.survey.known = known.unwrap_or_default();
-        self.survey.segments = live;
+        self.leave_out_passed_over(live);
         Ok(())
+    }
+
+    /// A segment that was made ahead may have been moved away, so that the writer made another one,
+    /// and come back when the log had passed its place. The seal of the segment before leads over
+    /// it to the next one: it was never part of the log. It is left alone.
+    fn leave_out_passed_over(&mut self, live: Vec<SegmentFile>) {
+        for (i, segment) in live.iter().enumerate() {
+            let behind = live[i + 1..].iter().find(|next| next.first.is_some());
+            let is_empty = segment.first.is_none() && segment.superblock.cut.is_none();
+            if let (Some(before), Some(behind)) = (self.survey.segments.last(), behind)
+                && is_empty
+                && !segment.is_headless
+                && seal_of(self.directory, before, behind.superblock.base_lsn).is_some()
+            {
+                self.survey.strays.push(self.directory.path_of(segment.name()));
+            } else {
+                self.survey.segments.push(*segment);
+            }
+        }
     }
 
     /// What the state beside the segments says of the log's end.

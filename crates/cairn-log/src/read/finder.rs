@@ -96,7 +96,15 @@ impl Walk {
             }
         };
         let records = u64::from(kind == GroupKind::Records);
-        Some(Run { kind, start: lsn, end, whose, records, first_seq: Seq::default() })
+        Some(Run {
+            kind,
+            start: lsn,
+            end,
+            whose,
+            records,
+            first_seq: Seq::default(),
+            numbered: false,
+        })
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Reader {
     past_damage: bool,
     /// Whether it is moved over damage to where it is to start.
     starts_past_damage: bool,
+    /// Whether it is not to start where it does not know which number the next record has.
+    needs_numbers: bool,
     failed: bool,
 }
 
@@ -72,6 +74,7 @@ impl Reader {
             leading_gap: None,
             past_damage: false,
             starts_past_damage: true,
+            needs_numbers: false,
             failed: false,
         }
     }
@@ -128,6 +131,14 @@ impl Reader {
     #[must_use]
     pub(crate) fn without_gaps(mut self) -> Self {
         self.starts_past_damage = false;
+        self
+    }
+
+    /// Has it refuse places of which the number is not known, behind damage: it will be written
+    /// down.
+    #[must_use]
+    pub(crate) fn with_known_numbers(mut self) -> Self {
+        self.needs_numbers = true;
         self
     }
 
@@ -301,9 +312,9 @@ impl Reader {
                 let first = self.pieces.front().map(|piece| piece.segment);
                 let gap = first.and_then(|first| self.layout.gap_before(&first));
                 self.leading_gap = gap.filter(|gap| gap.to == self.head.lsn);
-                self.seek_seq(self.head.seq)
+                self.seek_head()
             }
-            Start::Lsn(lsn) if lsn == self.head.lsn => self.seek_seq(self.head.seq),
+            Start::Lsn(lsn) if lsn == self.head.lsn => self.seek_head(),
             Start::Lsn(lsn) => self.seek_lsn(lsn),
             Start::Seq(seq) => {
                 let (first, end) = (self.head.seq, self.end.seq);
@@ -313,6 +324,21 @@ impl Reader {
                 self.seek_seq(seq)
             }
         }
+    }
+
+    /// The head has a position and a number. Behind damage, only one of them may be known of what
+    /// is found there.
+    fn seek_head(&mut self) -> Result<()> {
+        let unsure = match self.seek_seq(self.head.seq) {
+            Err(unsure @ Error::Corrupt(_)) => unsure,
+            sought => return sought,
+        };
+        self.walk_to(self.head.lsn)?;
+        match &mut self.walk {
+            Some(walk) if walk.position() == self.head.lsn => walk.number(self.head.seq),
+            _ => return Err(unsure),
+        }
+        Ok(())
     }
 
     fn seek_seq(&mut self, seq: Seq) -> Result<()> {
@@ -328,8 +354,12 @@ impl Reader {
             .map_or(piece.start, |e| Place { lsn: e.lsn, seq: e.first_seq });
         let mut walk =
             self.walk_from(if group.lsn < piece.start.lsn { piece.start } else { group })?;
-        while walk.next_seq < seq {
-            match walk.advance_record() {
+        // Where it is not known which number the next record has, it is not known either whether
+        // the one that is sought was lost: the next group tells.
+        let mut met = None;
+        while walk.next_seq < seq || is_unsure(&walk, &met) {
+            let moved = if is_unsure(&walk, &met) { walk.step() } else { walk.advance_record() };
+            match moved {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(damage) if damage.kind == CorruptionKind::Gap => {
@@ -343,8 +373,13 @@ impl Reader {
                     if walk.next_seq > seq || !self.starts_past_damage {
                         return Err(self.damaged(damaged));
                     }
+                    met = Some(damaged);
                 }
             }
+        }
+        let passed = is_unsure(&walk, &met) || walk.next_seq > seq;
+        if let Some(damaged) = met.filter(|_| passed) {
+            return Err(self.damaged(damaged));
         }
         self.walk = Some(walk);
         Ok(())
@@ -376,7 +411,7 @@ impl Reader {
             .map_or(piece.start, |e| Place { lsn: e.lsn, seq: e.first_seq });
         let mut walk =
             self.walk_from(if group.lsn < piece.start.lsn { piece.start } else { group })?;
-        let mut previous = walk.position();
+        let (mut previous, mut met) = (walk.position(), None);
         while walk.position() < lsn {
             previous = walk.position();
             match walk.step() {
@@ -402,8 +437,13 @@ impl Reader {
                     if walk.position() > lsn || !self.starts_past_damage {
                         return Err(self.damaged(damaged));
                     }
+                    met = Some(damaged);
                 }
             }
+        }
+        let unsure = self.needs_numbers && is_unsure(&walk, &met);
+        if let Some(damaged) = met.filter(|_| unsure) {
+            return Err(self.damaged(damaged));
         }
         self.walk = Some(walk);
         Ok(previous)
@@ -451,6 +491,11 @@ impl Reader {
             None => Ok(read_index(&self.open(piece)?).unwrap_or_default().into()),
         }
     }
+}
+
+/// Whether the walk, behind this damage, does not know which number the next record has.
+fn is_unsure(walk: &Walk, met: &Option<Corruption>) -> bool {
+    met.is_some() && !walk.is_numbered() && !mutation::is(Mutation::GuessNumbers)
 }
 
 /// Has the walk go on behind damage, and says what is lost with it.

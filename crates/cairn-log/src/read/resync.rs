@@ -22,7 +22,7 @@ use std::collections::VecDeque;
 
 use crate::error::CorruptionKind;
 use crate::format::{ALIGN, GROUP_HEADER_LEN, GroupHeader, GroupKind};
-use crate::place::{Chain, Epoch, Lsn, Place};
+use crate::place::{Chain, Epoch, Lsn, Place, Seq};
 use crate::read::finder::Finder;
 use crate::read::stretch::{GoesOn, Loss, Part, Region, Run, Stretch, Whose, number};
 use crate::read::walk::{Walk, frames_end};
@@ -66,13 +66,24 @@ impl Walk {
     fn leave_for(&mut self, loss: &Loss) {
         (self.group, self.record, self.pos) = (None, None, loss.lost.to);
         let next = self.stretch.as_ref().and_then(|stretch| match stretch.parts.front() {
-            Some(Part::Frames(run)) => Some(run.first_seq),
-            Some(Part::Lost(loss)) => loss.lost.first_seq,
-            None => stretch.next_seq,
+            Some(Part::Frames(run)) => Some((run.first_seq, run.numbered)),
+            Some(Part::Lost(loss)) => loss.lost.first_seq.map(|seq| (seq, true)),
+            None => stretch.next_seq.map(|seq| (seq, true)),
         });
-        if let Some(seq) = next {
-            self.next_seq = seq;
+        self.numbered = false;
+        if let Some(next) = next {
+            (self.next_seq, self.numbered) = next;
         }
+    }
+
+    /// Whether the number of the next record is known, or the lowest one that is possible.
+    pub(crate) fn is_numbered(&self) -> bool {
+        self.numbered
+    }
+
+    /// Says which number the next record has.
+    pub(crate) fn number(&mut self, seq: Seq) {
+        (self.next_seq, self.numbered) = (seq, true);
     }
 
     /// Where the log goes on behind it: where the walk will stand.
@@ -100,12 +111,14 @@ impl Walk {
                 Some(Err(Damage { lsn: loss.lost.from, kind: loss.kind }))
             }
             None => {
-                let goes_on = self.stretch.take().and_then(|stretch| stretch.goes_on);
+                let stretch = self.stretch.take()?;
                 (self.group, self.record) = (None, None);
-                match goes_on {
+                if let Some(seq) = stretch.next_seq {
+                    self.number(seq);
+                }
+                match stretch.goes_on {
                     Some(GoesOn { at, generation, link }) => {
-                        (self.pos, self.next_seq) = (at.lsn, at.seq);
-                        (self.generation, self.link, self.numbered) = (generation, link, true);
+                        (self.pos, self.generation, self.link) = (at.lsn, generation, link);
                     }
                     None => (self.pos, self.link) = (self.span.end_lsn.max(self.pos), None),
                 }
@@ -129,8 +142,8 @@ impl Walk {
             previous: Chain::default(),
         };
         self.set_seed(run.whose.generation, run.whose.epoch);
-        (self.pos, self.next_seq, self.record) = (run.start, run.first_seq, None);
-        (self.group, self.link) = (Some(header), None);
+        (self.pos, self.next_seq, self.numbered) = (run.start, run.first_seq, run.numbered);
+        (self.record, self.group, self.link) = (None, Some(header), None);
         header
     }
 
@@ -141,11 +154,13 @@ impl Walk {
         let Damage { lsn: from, kind } = damage;
         if self.group.is_none() && self.pos > from {
             parts.push_back(Part::Lost(Loss::of(kind, from, self.pos, 0, 0)));
-            stretch.goes_on = Some(GoesOn {
+            let numbered = GoesOn {
                 at: Place { lsn: self.pos, seq: self.next_seq },
                 generation: self.generation,
                 link: self.link,
-            });
+            };
+            let next = if self.numbered { None } else { self.header_at(self.pos) };
+            stretch.goes_on = Some(next.map_or(numbered, |next| GoesOn::at(&next, self.link)));
             return stretch;
         }
         let (mut from, mut kind) = (from, kind);

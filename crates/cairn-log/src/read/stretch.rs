@@ -63,6 +63,8 @@ pub(super) struct Run {
     pub(super) whose: Whose,
     pub(super) records: u64,
     pub(super) first_seq: Seq,
+    /// Whether that is known; otherwise it is the lowest one that is possible.
+    pub(super) numbered: bool,
 }
 
 /// Of which generation frames are, and of which opening.
@@ -182,7 +184,9 @@ pub(super) fn number(parts: &mut VecDeque<Part>, before: Option<Seq>, behind: Op
     let known = |(least, most): (u64, u64)| (least == most).then_some(least);
     for (part, pair) in parts.iter_mut().zip(bounds.windows(2)) {
         match part {
-            Part::Frames(run) => run.first_seq = Seq(pair[0].0),
+            Part::Frames(run) => {
+                (run.first_seq, run.numbered) = (Seq(pair[0].0), known(pair[0]).is_some());
+            }
             Part::Lost(loss) => {
                 let (from, to) = (known(pair[0]), known(pair[1]));
                 let between = from.zip(to).map(|(from, to)| to.saturating_sub(from));

@@ -68,7 +68,7 @@ impl<'a> Leading<'a> {
     fn drop_before(&mut self, lsn: Lsn) -> Result<Vec<SegmentName>> {
         let core = self.core;
         let seek = |leading: &mut Self, lsn| {
-            let mut reader = core.reader_of(leading);
+            let mut reader = core.reader_of(leading).with_known_numbers();
             if !core.layout.rotates() {
                 reader = reader.without_gaps();
             }

@@ -17,11 +17,13 @@ use cairn_sim::{
 
 use crate::carried_gaps;
 use crate::crash::{explore, killed, run, tiny, tiny_on, workload};
+use crate::faults;
 use crate::flights::out_of_order;
 use crate::histories::followed;
 use crate::model::{DIR, Driver, Medium, check_state, contents};
 use crate::reading::{large, threaded};
 use crate::recycling::retaining;
+use crate::resync;
 use crate::schedules::races::recycle_beside_trimming;
 use crate::strangers;
 use crate::surroundings::{
@@ -576,6 +578,7 @@ fn histories_that_are_mixed() {
         "a copy's sealed segment",
         strangers::a_sealed_segment_of_a_copy,
     );
+    seen(Mutation::SkipLongSeals, "a copy's longer seal", strangers::a_longer_seal_of_a_copy);
     seen(Mutation::IgnoreState, "cut files", strangers::a_closed_log_that_was_cut);
     seen(
         Mutation::RemoveStrangers,
@@ -607,6 +610,18 @@ fn reads_ahead_that_fail() {
             problems => Err(format!("the log is said to end at {}, {problems:?}", look.end_lsn())),
         }
     });
+}
+
+#[test]
+fn names_that_are_gone() {
+    let renamed = faults::a_failed_rename_that_was_done;
+    seen(Mutation::TrustFailedRename, "a rename that fails after it was done", renamed);
+}
+
+#[test]
+fn numbers_that_are_guessed() {
+    let numbers = resync::numbers_behind_damage_are_right_or_none;
+    seen(Mutation::GuessNumbers, "truncations behind damage", numbers);
 }
 
 #[test]

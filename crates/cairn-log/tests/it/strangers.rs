@@ -352,6 +352,32 @@ fn a_sealed_segment_of_a_copy_does_not_pass_for_ours() {
     }
 }
 
+/// The same groups under a longer seal: an opening that goes on behind a mark knows more entries
+/// of the index than the one that recovered.
+pub(crate) fn a_longer_seal_of_a_copy() -> Result<(), String> {
+    let ours = SimFs::with_options(SimOptions::new().seed(1));
+    let log = open(&ours).unwrap();
+    log.commit(&[0; 9000]).unwrap();
+    ours.kill();
+    drop(log);
+    let ours = ours.restart();
+    let log = open(&ours).unwrap();
+    let theirs = copy_of(&ours, 2);
+    commit(&log, 1, 3);
+    log.close().unwrap();
+    write(&theirs, 2, 2);
+    let first = segments(&theirs)[0].clone();
+    let len = |sim: &SimFs| sim.read_file(at(&first)).unwrap().len();
+    assert!(len(&theirs) > len(&ours));
+    bring(&theirs, &ours, &first);
+    refuses(&ours, two)
+}
+
+#[test]
+fn a_longer_seal_of_a_copy_does_not_pass_for_ours() {
+    a_longer_seal_of_a_copy().unwrap();
+}
+
 pub(crate) fn the_last_segment_of_a_copy() -> Result<(), String> {
     // Closed both times, or neither: the state of the original stays.
     for closed in [true, false] {

@@ -178,6 +178,14 @@ pub fn files(fs: &SimFs, home: Home) -> Vec<PathBuf> {
     files
 }
 
+/// The same, with those that are away for a moment.
+pub fn files_anywhere(fs: &SimFs, home: Home) -> Vec<PathBuf> {
+    let mut all: Vec<PathBuf> = fs.files().into_iter().map(|(path, _)| path).collect();
+    let places = [place(home), MOVED, ASIDE];
+    all.retain(|path| places.iter().any(|place| path.starts_with(place)));
+    all
+}
+
 fn nth(fs: &SimFs, home: Home, n: usize) -> Option<PathBuf> {
     let files = files(fs, home);
     let strays = |path: &PathBuf| STRAYS.iter().any(|name| path.ends_with(name));
@@ -228,7 +236,7 @@ pub fn operate(hands: &Hands, act: Act) -> Result<(), Broken> {
             Ok(())
         }
         Act::MoveFile(n, micros) => {
-            move_file(fs, setup.home, n, micros);
+            move_file(hands, n, micros);
             Ok(())
         }
         Act::MoveAway(micros) => {
@@ -361,27 +369,40 @@ fn link(hands: &Hands, n: usize) {
 }
 
 /// Moves a file to another directory and back, so that it never is without a durable name.
-fn move_file(fs: &SimFs, home: Home, n: usize, micros: u64) {
-    let Some(file) = nth(fs, home, n) else { return };
+fn move_file(hands: &Hands, n: usize, micros: u64) {
+    let Hands { fs, setup, log, .. } = hands;
+    let Some(file) = nth(fs, setup.home, n) else { return };
     dir(fs, ASIDE);
     let aside = Path::new(ASIDE).join(file.file_name().unwrap_or_default());
     if fs.link(&file, &aside).is_err() {
         return;
     }
     let _ = fs.settle(ASIDE);
+    let head = log.head_lsn();
     if fs.remove_all(&file).is_ok() {
         let _ = file.parent().map(|dir| fs.settle(dir));
         wait(micros);
     }
-    put_file_back(fs, &aside, &file);
+    put_file_back(fs, setup.home, &aside, &file, log.head_lsn() > head);
 }
 
-fn put_file_back(fs: &SimFs, aside: &Path, file: &Path) {
-    // Its name may be taken by now: then it is one that the log gave away.
-    let _ = fs.link(aside, file);
+/// Puts it back, unless it was dropped meanwhile.
+fn put_file_back(fs: &SimFs, home: Home, aside: &Path, file: &Path, head_moved: bool) {
+    // Then its name may be taken by now. A store of several files that lacks one between others
+    // says so: what it gave away may not come back to it.
+    let given_away = home == Home::Segmented && (head_moved || !is_there(fs, next_file(file)));
+    if !given_away {
+        let _ = fs.link(aside, file);
+    }
     let _ = file.parent().map(|dir| fs.settle(dir));
     let _ = fs.remove_all(aside);
     let _ = fs.settle(ASIDE);
+}
+
+/// The file behind this one, in a store of several.
+fn next_file(file: &Path) -> PathBuf {
+    let number = file.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
+    file.with_file_name(format!("{:020}.seg", number.map_or(0, |number| number + 1)))
 }
 
 fn move_away(hands: &Hands, micros: u64) {
@@ -420,7 +441,7 @@ pub fn put_back(fs: &SimFs, home: Home, told: &mut Ledger) {
             Home::Store => PathBuf::from(place(home)),
             Home::Directory | Home::Segmented => Path::new(place(home)).join(name),
         };
-        put_file_back(fs, aside, &file);
+        put_file_back(fs, home, aside, &file, false);
         met("put a file back");
     }
 }

@@ -73,6 +73,26 @@ const MENDED: &[(&str, &str)] = &[
          beside the original, passes for a recovery that was interrupted.",
         include_str!("known/recovery-of-a-copy.case"),
     ),
+    (
+        "A segment that was made ahead is moved away, and put back when the log has passed its \
+         place: the log is called damaged.",
+        include_str!("known/empty-segment-that-comes-back.case"),
+    ),
+    (
+        "A segment that was made ahead loses its name although the rename is said to have failed; \
+         the writer rotates into it, and the next opening misses it.",
+        include_str!("known/failed-rename-that-was-done.case"),
+    ),
+    (
+        "The first segment of a copy comes in the place of ours, with the same groups and a longer \
+         seal: the log opens, and readers call it damaged.",
+        include_str!("known/longer-seal-of-a-copy.case"),
+    ),
+    (
+        "A truncation of the beginning meets a sector that cannot be read, takes a number that is \
+         only possible for what lies behind it, and writes that down as the number of the head.",
+        include_str!("known/head-with-a-guessed-number.case"),
+    ),
 ];
 
 pub fn is_known(broken: &Broken) -> bool {

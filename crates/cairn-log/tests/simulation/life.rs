@@ -274,7 +274,8 @@ fn harmed(fs: &SimFs, setup: Setup, told: &mut Ledger, harm: &Harm) -> Result<Op
                 told.remember(&found);
             }
             if harm.last {
-                told.give_up(found.last().map(|(lsn, ..)| *lsn));
+                let brought = matches!(harm.act, Act::BringBack(_));
+                told.give_up(found.last().map(|(lsn, ..)| *lsn), brought);
             }
             let there = must::recovered(told, &found)
                 .map_err(|broken| Broken::new(must::TOLD, format!("{harm:?}: {broken}")))?;

@@ -16,6 +16,7 @@ const NOT_SOUGHT: &[Mutation] = &[
     Mutation::UnboundPosition,
     Mutation::PlainPosition,
     Mutation::FailedReadIsTheEnd,
+    Mutation::GuessNumbers,
     Mutation::TrustLength,
     Mutation::TrustEmptySuccessor,
     // What only a full disk shows.

@@ -239,7 +239,7 @@ pub fn backups_stay(hands: &Hands) -> Result<(), Broken> {
 fn space(live: u64, segment: u64, records: usize) -> u64 {
     // A small segment may hold one group, which may be one record. A power cut may have brought the
     // space back that was reserved behind it.
-    let groups = if segment < 16 << 10 { (4096 + segment) * records as u64 } else { 0 };
+    let groups = if segment <= 16 << 10 { (4096 + segment) * records as u64 } else { 0 };
     let segment = segment.max(16 << 10);
     // Four files that are kept to be written on, the active one, the next one, one being made; and
     // what blocks and superblocks of each segment add.
@@ -264,9 +264,9 @@ pub fn log_bounded(hands: &Hands) -> Result<(), Broken> {
     bounded(fs, place, space, held, open_max(hands))
 }
 
-/// A store of several files has all of them open.
+/// A store of several files has all of them open, wherever they are.
 fn open_max(Hands { fs, setup, .. }: &Hands) -> u64 {
-    let files = crate::acts::files(fs, setup.home).len() as u64;
+    let files = crate::acts::files_anywhere(fs, setup.home).len() as u64;
     OPEN_MAX + if setup.home == Home::Segmented { files } else { 0 }
 }
 

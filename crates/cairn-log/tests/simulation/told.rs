@@ -178,7 +178,8 @@ impl Ledger {
             _ => (0..self.next_id).collect(),
         };
         for (lsn, _, bytes) in found {
-            if self.find(*lsn, bytes).is_none()
+            // An empty record is like one that was refused.
+            if self.find(*lsn, bytes).is_none_or(|index| self.records[index].refused)
                 && let Some(&id) = any.iter().find(|&&id| payload(id, bytes.len()) == *bytes)
             {
                 self.records.push(Rec::new(id, bytes.len(), (id, 1), call));
@@ -375,8 +376,9 @@ impl Ledger {
 
     /// A harm may have taken the end of the log, where nothing tells of it: records behind the
     /// last one that was found are given up, and so are truncations. In a directory those alone
-    /// that were made since the last opening, if the log was not closed.
-    pub fn give_up(&mut self, last: Option<u64>) {
+    /// that were made since the last opening, if the log was not closed. A file of a store that was
+    /// `brought` back may hold what a recovery cut off, in the place of what followed.
+    pub fn give_up(&mut self, last: Option<u64>, brought: bool) {
         let sure = match self.home {
             Some(crate::calls::Home::Directory) if self.closed.is_some() => u64::MAX,
             Some(crate::calls::Home::Directory) => self.sure,
@@ -384,7 +386,8 @@ impl Ledger {
         };
         // With the file that cut the end, what it cut may be back in the place of what followed.
         let cuts = self.cuts.iter().filter(|cut| !cut.before);
-        let cut = cuts.clone().count() > 0;
+        let is_store = self.home != Some(crate::calls::Home::Directory);
+        let cut = cuts.clone().count() > 0 || brought && is_store;
         let sure = match sure {
             u64::MAX => sure,
             // Every truncation that is known was made since the last opening.
