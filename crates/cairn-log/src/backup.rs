@@ -79,9 +79,9 @@ pub struct CopyReport {
 /// every record that was acknowledged before the call, at its position, under its number; perhaps
 /// later ones too. If `to` holds an earlier copy of the log, only segments that it lacks are
 /// copied, and the last one. The copy becomes what the log is now: what the log has dropped
-/// meanwhile, at either end, or lacks because it was itself put back to an earlier state, is removed
-/// from it. So keep more than one. `to` is made if it is not there; its parent must exist. What a [repair](crate::Repair) recorded as lost is recorded in
-/// the copy, too.
+/// meanwhile, at either end, or lacks because it was itself put back to an earlier state, is
+/// removed from it. So keep more than one. `to` is made if it is not there; its parent must exist.
+/// What a [repair](crate::Repair) recorded as lost is recorded in the copy, too.
 ///
 /// Interrupted, by a crash or an error, a first copy is no log yet: opening it fails
 /// ([`CorruptionKind::State`](crate::CorruptionKind::State)). An earlier copy stays what it was

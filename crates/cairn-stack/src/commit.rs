@@ -177,7 +177,9 @@ impl Core {
             return Ok(());
         }
         match self.reach(&round) {
-            Err(error @ (Error::InDoubt { .. } | Error::Poisoned { .. })) => Err(error),
+            Err(error @ (Error::InDoubt { .. } | Error::Poisoned { .. } | Error::Closed)) => {
+                Err(error)
+            }
             // It took place in memory. The next operation is refused before it does.
             Err(_) if explicit && !mutation::is(Mutation::DropReturned) => Ok(()),
             reached => reached,

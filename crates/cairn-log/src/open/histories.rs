@@ -18,10 +18,11 @@
 //! was known to reach tells nothing.
 
 use crate::error::{CorruptionKind, Error, Result};
-use crate::format::{GROUP_HEADER_LEN, GroupHeader, Seed, SegmentName, StateRecord, Superblock};
+use crate::format::{GROUP_HEADER_LEN, GroupHeader, Seed, SegmentName, StateRecord};
 use crate::layout::Layout;
 use crate::layout::directory::{Directory, STATE_NAME, Stated};
 use crate::mutation::{self, Mutation};
+use crate::open::cutters::cutter;
 use crate::open::tail::{Expected, Known, scan};
 use crate::place::{Epoch, FileOffset, Lsn, Seq};
 use crate::read::walk::{Link, Walk};
@@ -128,19 +129,6 @@ pub(crate) fn known(
         false => (state.durable_lsn, Some(state.previous)),
     };
     (Some(Known { durable_lsn, lsn: state.lsn, epochs, previous }), problems)
-}
-
-/// The opening that cut the end of what the state's opening wrote, and did not come to write a state
-/// of its own, if its cut is there.
-pub(crate) fn cutter(state: &StateRecord, segments: &[SegmentFile]) -> Option<Epoch> {
-    let announced =
-        |epoch| state.cutters.contains(&epoch) || mutation::is(Mutation::BelieveAnyCutter);
-    let cuts = |s: &&SegmentFile| {
-        let Superblock { generation, epoch, cut, .. } = s.superblock;
-        let of_state = cut.is_some_and(|cut| cut.epoch == state.epoch);
-        generation > state.generation && of_state && announced(epoch)
-    };
-    segments.iter().rfind(cuts).map(|s| s.superblock.epoch)
 }
 
 /// The opening that wrote the segment, if that was after the state was written down.

@@ -27,7 +27,8 @@ use crate::layout::store::StoreRoom;
 use crate::layout::{CreateError, Layout, Started};
 use crate::mutation::{self, Mutation};
 use crate::open::cases::{Act, EndCase};
-use crate::open::histories::{cutter, groups_from};
+use crate::open::cutters::announce_cut;
+use crate::open::histories::groups_from;
 use crate::open::segments::survey_directory;
 use crate::open::stores::survey_store;
 use crate::open::survey::{End, Survey};
@@ -108,7 +109,7 @@ fn act(options: &Options, layout: Arc<dyn Layout>, mut survey: Survey) -> Result
             go_on(&*layout, survey, epoch, &file, end)?
         }
         (Some(file), Some(end)) => {
-            state = announce_cut(&*layout, state, &survey, epoch)?;
+            state = announce_cut(&*layout, state, &survey.segments, epoch)?;
             carry(options, &*layout, survey, epoch, &file, end)?
         }
         _ => create(options, &*layout, &survey, epoch)?,
@@ -121,29 +122,6 @@ fn act(options: &Options, layout: Arc<dyn Layout>, mut survey: Survey) -> Result
         opened.keeps_space = keep_for_recovery(lock, kept_bytes(options));
     }
     Ok(Recovered { layout, opened, report })
-}
-
-/// Says in the state that this opening cuts the end of the log, before there is such a cut.
-///
-/// In another order: 1. the cut has its name, 2. the power fails, 3. the next opening takes it for
-/// that of a copy, and refuses the log. And if the state said nothing: 1. the log is copied while
-/// it is open, and the copy recovered, 2. the file that this made is put beside those of the
-/// original, 3. it passes for a recovery that the power interrupted. A cut that is there already
-/// stays announced: this opening may not come to supersede it.
-fn announce_cut(
-    layout: &dyn Layout,
-    state: Option<StateRecord>,
-    survey: &Survey,
-    epoch: Epoch,
-) -> Result<Option<StateRecord>> {
-    let Some(state) = state.filter(|_| !mutation::is(Mutation::CutUnannounced)) else {
-        return Ok(state);
-    };
-    let there = cutter(&state, &survey.segments).filter(|_| !mutation::is(Mutation::ForgetCutter));
-    let cutters = [there.unwrap_or_default(), epoch];
-    let state = StateRecord { number: state.number.wrapping_add(1), cutters, ..state };
-    layout.keep_state(&state)?;
-    Ok(Some(state))
 }
 
 /// Randomness: eight bytes of it as a number, and all.

@@ -26,10 +26,10 @@ use crate::open::cases::{Act, Before, Head, Successor};
 use crate::open::headless::{find_headless, lacks_superblock, lost_base};
 use crate::open::histories::{known, look_at_superseded, state_problem, stranger};
 use crate::open::joints::{Joint, Length, Made, Proof};
+use crate::open::reads::read_each;
 use crate::open::survey::{End, Survey, damaged};
 use crate::open::tail::{Around, Expected, Known, Tail, scan};
 use crate::place::{Chain, Lsn, Place};
-use crate::read::parallel::each;
 use crate::segment::file::{First, SegmentFile};
 use crate::segment::span::seal_before;
 
@@ -440,30 +440,6 @@ fn missing(directory: &Directory, lsn: Lsn, resumes: Lsn) -> Corruption {
 /// The header of the seal with which the segment ends at `end_lsn`, if it verifies.
 fn seal_of(directory: &Directory, segment: &SegmentFile, end_lsn: Lsn) -> Option<GroupHeader> {
     seal_before(&directory.open(segment, end_lsn).ok()?)
-}
-
-/// Reads that wait for the device at the same time.
-const READS: usize = 8;
-
-/// Fewer reads than this are not worth a thread.
-const SHARE: usize = 8;
-
-/// Does `count` short reads, several at a time: each waits for the device, and a log has as many as
-/// it has segments. The results are in order.
-///
-/// What fails is read again, alone: a process may have one descriptor left and not eight, and that
-/// is no damage.
-fn read_each<T: Send, E: Send>(
-    directory: &Directory,
-    count: usize,
-    read: impl Fn(usize) -> std::result::Result<T, E> + Sync,
-) -> Vec<std::result::Result<T, E>> {
-    let helpers = if directory.background() { (count / SHARE).min(READS - 1) } else { 0 };
-    let results = each(count, helpers, |i| Ok(read(i)), |_| ()).into_iter().flatten();
-    results
-        .enumerate()
-        .map(|(i, result)| if helpers > 0 { result.or_else(|_| read(i)) } else { result })
-        .collect()
 }
 
 /// Reads who a segment is. The descriptor is closed again: a log has more segments than a process
