@@ -13,6 +13,8 @@
 mod driver;
 mod faults;
 mod model;
+// Time does not pass in the models.
+#[cfg(not(any(cairn_loom, cairn_shuttle)))]
 pub mod people;
 mod power;
 pub mod properties;
