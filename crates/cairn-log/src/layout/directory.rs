@@ -425,8 +425,9 @@ impl Layout for Directory {
         match retracted {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 let error = self.error("rename", &name)(e);
-                // A call that failed may have been carried out. Were it not looked: 1. the segment
-                // has lost its name, 2. the writer rotates into it, 3. the next opening misses it.
+                // A call that failed may have been carried out. If the error was believed: 1. the
+                // segment has lost its name, 2. the writer rotates into it, 3. the power fails, and
+                // the next opening misses it.
                 match self.dir.stat(name.as_ref()) {
                     _ if mutation::is(Mutation::TrustFailedRename) => {
                         return Err(CreateError::Unchanged(error));
