@@ -94,6 +94,8 @@ cairn_io::mutations! {
         ReplaceNames,
         /// The file of a dropped segment is written on although it has another name.
         RecycleLinked,
+        /// What is superfluous in a file is given back although the file has another name (L60).
+        TrimLinked,
         /// A mark that an earlier process wrote is built upon without writing it again (L53).
         TrustMark,
         /// Recovery drops what lies above the watermark instead of carrying it over: it may have
@@ -161,6 +163,8 @@ cairn_io::mutations! {
         SpendReserve,
         /// Opening gives back no space before it needs some (L61, L62).
         KeepSuperfluous,
+        /// What an opening carried over stays where it was, too (L62).
+        KeepSuperseded,
         /// A segment whose file is gone is taken for one that a truncation dropped.
         TrustAbsence,
         /// Two threads prepare at once.

@@ -72,11 +72,14 @@ impl Log {
         self.core.check_process()?;
         loop {
             let guard = self.core.lock();
-            // What was held back, and is not any more.
-            let (late, head) = (guard.holds.allowed(), guard.head);
+            // What was held back, and is not any more; or what another thread is about to drop.
+            let (late, first, end) = (guard.holds.allowed(), guard.head, self.core.end(&guard));
             drop(guard);
-            if late > head {
-                self.core.truncate_before(late.lsn)?;
+            if late > first {
+                match self.core.truncate_before(late.lsn) {
+                    Err(_) if self.was_truncated_since(first, end) => continue,
+                    dropped => dropped?,
+                }
             }
             let guard = self.core.lock();
             let (first, end) = (guard.head, self.core.end(&guard));

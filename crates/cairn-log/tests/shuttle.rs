@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use cairn_io::{Backend, File, Layer, Layered, Stat, Through};
-use cairn_log::{Dropped, Error, Inspection, Log, Lsn, Seq};
+use cairn_log::{Dropped, Error, Inspection, Log, Lsn, Retention, Seq};
 use cairn_sim::{Call, CrashExplorer, Errno, FaultPlan, SimFs};
 use shuttle::rand::Rng as _;
 use shuttle::thread;
@@ -399,6 +399,33 @@ fn truncations_exclude_appends() {
                 "a batch is cut as a whole"
             );
         }
+    });
+}
+
+/// One thread finds that another one has dropped more, or is about to.
+#[test]
+fn retention_from_three_threads_never_fails() {
+    explore("three threads append and retain", 2000, |backend, _| {
+        let sim = SimFs::new();
+        let log = Arc::new(open(&sim, backend).unwrap());
+        for _ in 0..20 {
+            log.append(&[0; 900]).unwrap();
+        }
+        let others: Vec<_> = (1..4u64)
+            .map(|n| {
+                let log = log.clone();
+                thread::spawn(move || {
+                    for _ in 0..2 {
+                        log.append(&[n as u8; 900]).unwrap();
+                        log.retain(Retention::Bytes(8_000 * n)).unwrap();
+                        let end = log.appended_lsn().0;
+                        log.retain(Retention::From(Lsn(end.saturating_sub(9_000)))).unwrap();
+                    }
+                })
+            })
+            .collect();
+        others.into_iter().for_each(|t| t.join().unwrap());
+        assert_eq!(log.next_seq(), Seq(26));
     });
 }
 

@@ -391,7 +391,10 @@ impl Layout for Directory {
     fn trim(&self, segment: SegmentName, offset: FileOffset) {
         let name = segment.to_string();
         let Ok(file) = self.dir.open(name.as_ref(), Access::ReadWrite) else { return };
-        if file.len().is_ok_and(|len| len > offset.0) {
+        // Of a backup of hard links it may be what that needs.
+        let is_ours_alone =
+            mutation::is(Mutation::TrimLinked) || file.stat().is_ok_and(|found| found.links == 1);
+        if is_ours_alone && file.len().is_ok_and(|len| len > offset.0) {
             let _ = retry(|| file.set_len(offset.0));
         }
     }

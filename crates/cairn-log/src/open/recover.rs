@@ -265,11 +265,14 @@ fn make_room(layout: &dyn Layout, survey: &Survey, file: &SegmentFile, tail: &Ta
     for name in &survey.empty {
         layout.trim(*name, FileOffset(DATA_OFFSET));
     }
-    // What a writer that was killed had prepared in segments that it then sealed.
+    // What a writer that was killed had prepared in segments that it then sealed, and what an
+    // earlier opening carried over: up to `CARRIED_WHOLE_BYTES_MAX` for each crash. Not by that
+    // opening itself: whoever looked at the log before it would miss what it was shown.
     for pair in survey.segments.windows(2) {
         let (next, segment) = (pair[1].superblock, &pair[0]);
         let rotated = next.generation == segment.superblock.generation;
-        if rotated && segment.file_end_lsn() > next.base_lsn {
+        let keeps = mutation::is(Mutation::KeepSuperseded) && !rotated;
+        if !keeps && segment.file_end_lsn() > next.base_lsn {
             layout.trim(segment.name(), segment.offset(next.base_lsn));
         }
     }

@@ -220,15 +220,19 @@ fn space_that_was_kept_is_kept_again_without_an_opening() {
     println!("SpendReserve: {}", bug.unwrap_err());
 }
 
-/// Killed again and again after a few records: the log takes what it holds.
-fn killed_twenty_times() -> Result<(), String> {
+/// Killed again and again after a few records, the last of which are one group: the log takes what
+/// it holds.
+fn killed_twenty_times(last: usize) -> Result<(), String> {
     let sim = SimFs::new();
     for n in 0..20u64 {
         let user = sim.second_process();
-        let log = options(&user, 8 << 20).open(DIR).map_err(|e| chain(&e))?;
+        let options = options(&user, 8 << 20).buffer_size(256 << 10);
+        let log = options.open(DIR).map_err(|e| chain(&e))?;
         for _ in 0..400 {
             log.commit(&[n as u8; 1000]).map_err(|e| chain(&e))?;
         }
+        log.append_batch(vec![[n as u8; 1000]; last]).map_err(|e| chain(&e))?;
+        log.sync().map_err(|e| chain(&e))?;
         user.kill();
         drop(log);
     }
@@ -244,9 +248,16 @@ fn killed_twenty_times() -> Result<(), String> {
 
 #[test]
 fn what_was_reserved_in_a_segment_that_a_crash_ended_is_given_back() {
-    assert_eq!(killed_twenty_times(), Ok(()));
-    let bug = Mutation::KeepSuperfluous.during(killed_twenty_times);
+    assert_eq!(killed_twenty_times(1), Ok(()));
+    let bug = Mutation::KeepSuperfluous.during(|| killed_twenty_times(1));
     println!("KeepSuperfluous: {}", bug.unwrap_err());
+}
+
+#[test]
+fn what_an_opening_carried_over_does_not_stay_twice() {
+    assert_eq!(killed_twenty_times(220), Ok(()));
+    let bug = Mutation::KeepSuperseded.during(|| killed_twenty_times(220));
+    println!("KeepSuperseded: {}", bug.unwrap_err());
 }
 
 #[test]

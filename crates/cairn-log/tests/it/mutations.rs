@@ -27,8 +27,8 @@ use crate::resync;
 use crate::schedules::races::recycle_beside_trimming;
 use crate::strangers;
 use crate::surroundings::{
-    backed_up_by_links, close_without, files_are_still_open, lock_file_removed,
-    moved_and_begun_anew, names_are_taken, remove, used_in_a_child,
+    backed_up_by_links, close_without, files_are_still_open, killed_after_a_backup_by_links,
+    lock_file_removed, moved_and_begun_anew, names_are_taken, remove, used_in_a_child,
 };
 
 /// What a panic or an error said, in one line.
@@ -668,6 +668,7 @@ fn bugs_that_what_goes_on_around_a_log_shows() {
     seen(Mutation::KeepLock, layer, files_are_still_open);
     seen(Mutation::IgnoreFork, layer, used_in_a_child);
     seen(Mutation::RecycleLinked, layer, backed_up_by_links);
+    seen(Mutation::TrimLinked, layer, killed_after_a_backup_by_links);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use cairn_io::{Access, File, Fs, as_forked_child};
 use cairn_log::{Error, Inspection, Log, Lsn, Options};
 use cairn_sim::{CrashExplorer, SimFs};
 
-use crate::model::contents;
+use crate::model::{chain, contents};
 
 const DIR: &str = "/data/log";
 
@@ -386,9 +386,47 @@ pub(crate) fn backed_up_by_links() -> Result<(), String> {
     Ok(())
 }
 
+/// A backup of hard links is taken of a log whose process was killed, and the log is opened, and
+/// killed, again and again: the backup opens with what it had.
+pub(crate) fn killed_after_a_backup_by_links() -> Result<(), String> {
+    let sim = SimFs::new();
+    let options = |sim: &SimFs| Log::options().fs(Arc::new(sim.clone()));
+    let killed = |records: u64| {
+        let user = sim.second_process();
+        let log = options(&user).open("/log").unwrap();
+        for _ in 0..records {
+            log.commit(&[7; 1000]).unwrap();
+        }
+        log.append_batch([[8; 1000]; 20]).unwrap();
+        log.sync().unwrap();
+        let end = log.next_seq();
+        user.kill();
+        drop(log);
+        end
+    };
+    let end = killed(400);
+    sim.create_dir(Path::new("/backup")).unwrap();
+    for name in sim.list("/log".as_ref()).unwrap() {
+        let (from, to) = (Path::new("/log").join(&name), Path::new("/backup").join(&name));
+        match segments(&sim, "/log").contains(&from) {
+            true => sim.link(&from, &to).unwrap(),
+            false => sim.write_file(&to, sim.read_file(&from).unwrap()).unwrap(),
+        }
+    }
+    for _ in 0..3 {
+        killed(300);
+    }
+    match options(&sim).open("/backup") {
+        Ok(backup) if backup.next_seq() == end => Ok(()),
+        Ok(backup) => Err(format!("{} of {end} records", backup.next_seq())),
+        Err(e) => Err(chain(&e)),
+    }
+}
+
 #[test]
 fn a_backup_of_hard_links_keeps_every_record() {
     backed_up_by_links().unwrap();
+    killed_after_a_backup_by_links().unwrap();
 }
 
 /// A machine whose file system knows paths alone.

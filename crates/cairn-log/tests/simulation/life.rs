@@ -393,7 +393,9 @@ impl Actor {
     /// Whether the thread has nothing more to do after this error.
     fn is_over(&self, what: Call, error: &Error) -> bool {
         let told = self.told();
-        if !self.failing() && !must::is_excused(error, !told.cuts.is_empty()) {
+        // Retention names no position, so none of its own is ever out of range.
+        let cuts = !told.cuts.is_empty() && !matches!(what, Call::Retain(_) | Call::RetainAge(..));
+        if !self.failing() && !must::is_excused(error, cuts) {
             drop(told);
             fail(Broken::new(must::NO_ERROR, format!("{what}: {error:?}")));
             return true;

@@ -26,6 +26,7 @@ const NOT_SOUGHT: &[Mutation] = &[
     // What only a full disk shows.
     Mutation::SpendReserve,
     Mutation::KeepSuperfluous,
+    Mutation::KeepSuperseded,
     // What a file of another history shows, or one that somebody removed.
     Mutation::StaleEpoch,
     Mutation::UnboundEpoch,
@@ -50,6 +51,7 @@ const NOT_SOUGHT: &[Mutation] = &[
     Mutation::IgnoreFork,
     Mutation::ReplaceNames,
     Mutation::RecycleLinked,
+    Mutation::TrimLinked,
 ];
 
 /// The simulations that look for a bug, the one that is most likely to find it first.
