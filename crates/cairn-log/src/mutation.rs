@@ -55,6 +55,9 @@ cairn_io::mutations! {
         IgnoreState,
         /// The end of a sealed segment is taken to be in front of its seal (L65).
         EndBeforeSeal,
+        /// What lies below where the state was written is believed, in generations that were begun
+        /// since, too (L57).
+        BelieveBelowState,
         /// An opening writes before it has said that it does (L57).
         RecordsBeforeState,
         /// A recovery cuts the end before it has said that it does (L57).

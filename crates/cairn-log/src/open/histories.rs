@@ -9,7 +9,7 @@
 //! |---|---|
 //! | a segment that was begun by rotation | its first group names the seal before, and is of that opening |
 //! | a segment that a cut made | its first group names the group before, which its superblock finds |
-//! | what was written since the state was | it is of the opening that the state names, or of one of which it says that it may have cut that one's log |
+//! | what was written since the state was, behind where it says or in a newer generation | it is of the opening that the state names, or of one of which it says that it may have cut that one's log |
 //! | a superseded segment | it does not reach further than the cut knew, and the cut knows its last opening |
 //!
 //! Without the last one: 1. a copy crashes, and its recovery begins generation 2, 2. that one's
@@ -128,7 +128,13 @@ pub(crate) fn known(
         true => (cuts.next_back().map_or(Lsn::START, |cut| cut.lsn), None),
         false => (state.durable_lsn, Some(state.previous)),
     };
-    (Some(Known { durable_lsn, lsn: state.lsn, epochs, previous }), problems)
+    // What a cut made since the state was written may reach less far than the state says. If only
+    // what lies behind that were looked at: 1. the end of the log is cut, 2. a copy that was made
+    // then goes its own way, 3. its file takes the place of the original's, and passes for it.
+    let begun = segments.iter().filter(|s| since(s)).map(|s| s.superblock.base_lsn).min();
+    let begun = begun.filter(|_| !mutation::is(Mutation::BelieveBelowState));
+    let lsn = state.lsn.min(begun.unwrap_or(state.lsn));
+    (Some(Known { durable_lsn, lsn, epochs, previous }), problems)
 }
 
 /// The opening that wrote the segment, if that was after the state was written down.

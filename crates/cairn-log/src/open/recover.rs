@@ -221,6 +221,7 @@ fn go_on(
         }
         _ => Vec::new(),
     };
+    trim_to_successors(layout, &survey);
     let removed = remove_obsolete(layout, &survey)?;
     let report = OpenReport {
         records_scanned: tail.records,
@@ -247,6 +248,21 @@ fn go_on(
     Ok((opened, report))
 }
 
+/// Gives back what segments have behind the place where their successors begin: what a writer had
+/// prepared in one that it then sealed, and did not come to give back, or not durably; and what an
+/// earlier opening carried over, up to `CARRIED_WHOLE_BYTES_MAX` for each crash. Not that opening
+/// itself: whoever looked at the log before it would miss what it was shown.
+fn trim_to_successors(layout: &dyn Layout, survey: &Survey) {
+    for pair in survey.segments.windows(2) {
+        let (next, segment) = (pair[1].superblock, &pair[0]);
+        let rotated = next.generation == segment.superblock.generation;
+        let keeps = mutation::is(Mutation::KeepSuperseded) && !rotated;
+        if !keeps && segment.file_end_lsn() > next.base_lsn {
+            layout.trim(segment.name(), segment.offset(next.base_lsn));
+        }
+    }
+}
+
 /// Gives back space that nothing of the log needs, so that an opening can do its work on a full
 /// disk. Every state in between is one that opens the same way.
 ///
@@ -265,17 +281,7 @@ fn make_room(layout: &dyn Layout, survey: &Survey, file: &SegmentFile, tail: &Ta
     for name in &survey.empty {
         layout.trim(*name, FileOffset(DATA_OFFSET));
     }
-    // What a writer that was killed had prepared in segments that it then sealed, and what an
-    // earlier opening carried over: up to `CARRIED_WHOLE_BYTES_MAX` for each crash. Not by that
-    // opening itself: whoever looked at the log before it would miss what it was shown.
-    for pair in survey.segments.windows(2) {
-        let (next, segment) = (pair[1].superblock, &pair[0]);
-        let rotated = next.generation == segment.superblock.generation;
-        let keeps = mutation::is(Mutation::KeepSuperseded) && !rotated;
-        if !keeps && segment.file_end_lsn() > next.base_lsn {
-            layout.trim(segment.name(), segment.offset(next.base_lsn));
-        }
-    }
+    trim_to_successors(layout, survey);
     if tail.seal.is_none() {
         layout.trim(file.name(), file.offset(tail.end_lsn));
     }

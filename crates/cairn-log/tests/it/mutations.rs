@@ -445,11 +445,13 @@ fn a_file_that_is_longer_than_its_segment() {
         assert!(paths.len() > 4);
         // As after a crash before the space reserved in a sealed segment's file was given back:
         // nothing is wrong with that.
-        let mut bytes = sim.read_file(&paths[1]).unwrap();
-        bytes.resize(bytes.len() + (64 << 10), 0);
-        sim.write_file(&paths[1], &bytes).unwrap();
+        let whole = sim.read_file(&paths[1]).unwrap();
+        let longer = [&whole[..], &[0; 64 << 10]].concat();
+        sim.write_file(&paths[1], &longer).unwrap();
         open(&sim).map_err(|e| e.to_string())?.close().unwrap();
+        assert_eq!(sim.read_file(&paths[1]).unwrap(), whole, "the opening gave it back");
         // But then its length does not tell that the next one is there.
+        sim.write_file(&paths[1], &longer).unwrap();
         cairn_io::Fs::remove(&sim, &paths[2]).unwrap();
         match open(&sim) {
             Err(Error::Corrupt(lost)) => {
@@ -594,6 +596,8 @@ fn histories_that_are_mixed() {
     seen(Mutation::ForgetCutter, "power cuts of recoveries", recovered);
     let of_an_open_log = strangers::what_a_copy_of_an_open_log_went_on_with;
     seen(Mutation::BelieveAnyCutter, "the recovery of a copy", of_an_open_log);
+    let cut = strangers::a_copy_of_a_log_that_was_cut;
+    seen(Mutation::BelieveBelowState, "a copy of a cut log", cut);
     let carried = carried_gaps::a_crash_while_a_gap_is_carried;
     seen(Mutation::NameBeforeGaps, "power cuts of a repaired log", carried);
 }

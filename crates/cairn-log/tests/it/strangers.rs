@@ -575,6 +575,26 @@ fn a_recovery_of_a_copy_does_not_pass_for_ours() {
     what_a_copy_of_an_open_log_went_on_with().unwrap();
 }
 
+/// The end of the log is cut while it is open, and a copy made then goes its own way, less far than
+/// the log reached before.
+pub(crate) fn a_copy_of_a_log_that_was_cut() -> Result<(), String> {
+    let (ours, _) = parted();
+    let log = open(&ours).unwrap();
+    log.truncate_after(Lsn(56)).unwrap();
+    let theirs = copy_of(&ours, 2);
+    ours.kill();
+    drop(log);
+    let ours = ours.restart();
+    write(&theirs, 2, 1);
+    bring(&theirs, &ours, &segments(&theirs)[0]);
+    refuses(&ours, |error| matches!(error, Error::OtherHistory { .. }))
+}
+
+#[test]
+fn a_copy_of_a_log_that_was_cut_does_not_pass_for_ours() {
+    a_copy_of_a_log_that_was_cut().unwrap();
+}
+
 /// A log that was rotated and dropped: the mark is the first group of the new segment, and never
 /// became durable. The next opening believed it as far as what precedes it.
 pub(crate) fn a_first_mark_that_the_power_takes() -> Result<(), String> {

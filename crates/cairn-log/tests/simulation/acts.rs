@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cairn_io::sync::thread;
-use cairn_log::{Error, Inspection};
+use cairn_log::{Error, Inspection, Lsn};
 use cairn_sim::{Broken, SimFs, met, say};
 
 use crate::calls::Home;
@@ -356,21 +356,32 @@ fn diverge(hands: &Hands) {
 }
 
 fn link(hands: &Hands, n: usize) {
-    let Hands { fs, setup, .. } = hands;
+    let Hands { fs, setup, log, .. } = hands;
     let Some(file) = nth(fs, setup.home, n) else { return };
     dir(fs, BACKUP);
     let mut backups = hands.backups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let name = format!("{}-{}", fs.op_count(), file.file_name().unwrap_or_default().display());
     let name = Path::new(BACKUP).join(name);
     if fs.link(&file, &name).is_ok() {
-        let bytes = fs.read_file(&name).unwrap_or_default();
+        let mut bytes = fs.read_file(&name).unwrap_or_default();
+        bytes.truncate(records_end(&file, log.appended_lsn()));
         backups.push((name, bytes));
+    }
+}
+
+/// Where in a segment's file the records of a log end that ends there: a file that was written
+/// before holds other bytes behind that, and is zeroed ahead of the writer.
+fn records_end(segment: &Path, end: Lsn) -> usize {
+    let name = segment.file_stem().and_then(|stem| stem.to_str());
+    match name.and_then(|name| name.split_once('-')?.0.parse::<u64>().ok()) {
+        Some(base) => 4096 + end.0.saturating_sub(base) as usize,
+        None => usize::MAX,
     }
 }
 
 /// Moves a file to another directory and back, so that it never is without a durable name.
 fn move_file(hands: &Hands, n: usize, micros: u64) {
-    let Hands { fs, setup, log, .. } = hands;
+    let Hands { fs, setup, .. } = hands;
     let Some(file) = nth(fs, setup.home, n) else { return };
     dir(fs, ASIDE);
     let aside = Path::new(ASIDE).join(file.file_name().unwrap_or_default());
@@ -378,20 +389,16 @@ fn move_file(hands: &Hands, n: usize, micros: u64) {
         return;
     }
     let _ = fs.settle(ASIDE);
-    let head = log.head_lsn();
     if fs.remove_all(&file).is_ok() {
         let _ = file.parent().map(|dir| fs.settle(dir));
         wait(micros);
     }
-    put_file_back(fs, setup.home, &aside, &file, log.head_lsn() > head);
+    put_file_back(fs, setup.home, &aside, &file);
 }
 
 /// Puts it back, unless it was dropped meanwhile.
-fn put_file_back(fs: &SimFs, home: Home, aside: &Path, file: &Path, head_moved: bool) {
-    // Then its name may be taken by now. A store of several files that lacks one between others
-    // says so: what it gave away may not come back to it.
-    let given_away = home == Home::Segmented && (head_moved || !is_there(fs, next_file(file)));
-    if !given_away {
+fn put_file_back(fs: &SimFs, home: Home, aside: &Path, file: &Path) {
+    if home != Home::Segmented || is_wanted(fs, aside, file) {
         let _ = fs.link(aside, file);
     }
     let _ = file.parent().map(|dir| fs.settle(dir));
@@ -399,10 +406,24 @@ fn put_file_back(fs: &SimFs, home: Home, aside: &Path, file: &Path, head_moved: 
     let _ = fs.settle(ASIDE);
 }
 
-/// The file behind this one, in a store of several.
-fn next_file(file: &Path) -> PathBuf {
-    let number = file.file_stem().and_then(|stem| stem.to_str()?.parse::<u64>().ok());
-    file.with_file_name(format!("{:020}.seg", number.map_or(0, |number| number + 1)))
+/// Whether a store of several files lacks this one. One that it gave away may not come back where
+/// it would leave a hole between it and the others: the store says that one is missing.
+fn is_wanted(fs: &SimFs, aside: &Path, file: &Path) -> bool {
+    let len = |path: &Path| fs.read_file(path).map(|bytes| bytes.len()).ok();
+    let is_first = number(file) == 0;
+    let is_only = !fs.files().iter().any(|(path, _)| path.parent() == file.parent());
+    let before = number(file).checked_sub(1).and_then(|before| len(&numbered(file, before)));
+    is_first || is_only || is_there(fs, numbered(file, number(file) + 1)) || before >= len(aside)
+}
+
+/// The number of a file in a store of several.
+fn number(file: &Path) -> u64 {
+    file.file_stem().and_then(|stem| stem.to_str()?.parse().ok()).unwrap_or(0)
+}
+
+/// The file with this number beside `file`.
+fn numbered(file: &Path, number: u64) -> PathBuf {
+    file.with_file_name(format!("{number:020}.seg"))
 }
 
 fn move_away(hands: &Hands, micros: u64) {
@@ -441,7 +462,7 @@ pub fn put_back(fs: &SimFs, home: Home, told: &mut Ledger) {
             Home::Store => PathBuf::from(place(home)),
             Home::Directory | Home::Segmented => Path::new(place(home)).join(name),
         };
-        put_file_back(fs, home, aside, &file, false);
+        put_file_back(fs, home, aside, &file);
         met("put a file back");
     }
 }

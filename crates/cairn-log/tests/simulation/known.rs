@@ -74,6 +74,16 @@ const MENDED: &[(&str, &str)] = &[
         include_str!("known/recovery-of-a-copy.case"),
     ),
     (
+        "The end of the log is cut while it is open, a copy made then goes its own way, and its file \
+         takes the place of the original's: it passes for it, as far as the log reached before.",
+        include_str!("known/copy-of-a-cut-log.case"),
+    ),
+    (
+        "A clean close, and power that takes back what was given back of sealed segments: no \
+         opening gives it back again.",
+        include_str!("known/space-of-sealed-segments.case"),
+    ),
+    (
         "A segment that was made ahead is moved away, and put back when the log has passed its \
          place: the log is called damaged.",
         include_str!("known/empty-segment-that-comes-back.case"),

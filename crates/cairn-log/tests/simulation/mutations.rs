@@ -34,6 +34,7 @@ const NOT_SOUGHT: &[Mutation] = &[
     Mutation::UnchainedGroups,
     Mutation::ForgetCutOpenings,
     Mutation::BelieveAnyCutter,
+    Mutation::BelieveBelowState,
     Mutation::SkipLongSeals,
     // What damage between two recoveries shows.
     Mutation::ForgetCutter,
