@@ -58,6 +58,8 @@ cairn_io::mutations! {
         /// What lies below where the state was written is believed, in generations that were begun
         /// since, too (L57).
         BelieveBelowState,
+        /// A cut of the end removes what it superseded before the state tells of it (L16, L65).
+        CutUnstated,
         /// An opening writes before it has said that it does (L57).
         RecordsBeforeState,
         /// A recovery cuts the end before it has said that it does (L57).

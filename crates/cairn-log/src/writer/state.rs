@@ -271,8 +271,8 @@ impl State {
         Author { generation, epoch, previous: self.chain }
     }
 
-    /// What is true of a log that is closed: all of it is durable, and ends in a mark. That the
-    /// mark itself stays is not claimed: no record is lost with it.
+    /// What is true of a log that is closed: all of it is durable, and ends in a mark, as it does
+    /// when its end was cut. That the mark itself stays is not claimed: no record is lost with it.
     pub(crate) fn closed_state(&self) -> StateRecord {
         StateRecord {
             number: self.stated.number.wrapping_add(1),

@@ -2,7 +2,9 @@
 //! positions are decided.
 
 use crate::error::{Error, Failure, Result};
-use crate::format::{CutNote, GROUP_HEADER_LEN, GroupKind, Openings, SegmentName, Superblock};
+use crate::format::{
+    CutNote, GROUP_HEADER_LEN, GroupKind, Openings, SegmentName, StateRecord, Superblock,
+};
 use crate::layout::CreateError;
 use crate::mutation::{self, Mutation};
 use crate::place::{Cut, Epoch, Lsn, Place, Start};
@@ -181,6 +183,7 @@ impl<'a> Leading<'a> {
         self.note_cut(cut);
         self.marked = true;
         self.openings = openings;
+        self.keep_cut_state()?;
         self.unlocked(|| {
             if !obsolete.contains(&old.name()) {
                 // Space that was reserved in it.
@@ -189,6 +192,22 @@ impl<'a> Leading<'a> {
             layout.remove(&obsolete)
         })?;
         self.openings = Some(Vec::new());
+        Ok(())
+    }
+
+    /// Writes down which generation the log is in, before the files go that it superseded. In the
+    /// other order: 1. one of them cannot be removed, or the power brings its name back, 2. the new
+    /// segment is lost, 3. the log opens as it was before the cut, without what was acknowledged
+    /// since.
+    fn keep_cut_state(&mut self) -> Result<()> {
+        if mutation::is(Mutation::CutUnstated) {
+            return Ok(());
+        }
+        let (core, state) = (self.core, StateRecord { closed: false, ..self.closed_state() });
+        if let Err(error) = self.unlocked(|| core.layout.keep_state(&state)) {
+            return Err(self.stop(Failure::from(error), None));
+        }
+        self.stated = state;
         Ok(())
     }
 

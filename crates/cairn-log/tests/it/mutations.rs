@@ -598,6 +598,8 @@ fn histories_that_are_mixed() {
     seen(Mutation::BelieveAnyCutter, "the recovery of a copy", of_an_open_log);
     let cut = strangers::a_copy_of_a_log_that_was_cut;
     seen(Mutation::BelieveBelowState, "a copy of a cut log", cut);
+    let lost = strangers::a_cut_that_is_lost_beside_what_it_superseded;
+    seen(Mutation::CutUnstated, "a missing file", lost);
     let carried = carried_gaps::a_crash_while_a_gap_is_carried;
     seen(Mutation::NameBeforeGaps, "power cuts of a repaired log", carried);
 }

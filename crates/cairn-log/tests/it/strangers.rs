@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use cairn_io::Fs;
 use cairn_log::{CorruptionKind, EndState, Error, ErrorKind, Inspection, Log, Lsn, Options, Seq};
-use cairn_sim::{Chooser, SimFs, SimOptions};
+use cairn_sim::{Call, Chooser, Errno, Fault, FaultPlan, SimFs, SimOptions};
 
 use crate::hostile::{crc32c, crc32c_append};
 use crate::model::{DIR, contents};
@@ -593,6 +593,28 @@ pub(crate) fn a_copy_of_a_log_that_was_cut() -> Result<(), String> {
 #[test]
 fn a_copy_of_a_log_that_was_cut_does_not_pass_for_ours() {
     a_copy_of_a_log_that_was_cut().unwrap();
+}
+
+/// What a cut of the end superseded cannot be removed, and later somebody removes the segment that
+/// the cut began: what is left is a whole log, of before the cut.
+pub(crate) fn a_cut_that_is_lost_beside_what_it_superseded() -> Result<(), String> {
+    let (sim, _) = parted();
+    let log = open(&sim).unwrap();
+    sim.set_faults(FaultPlan::new().on(Call::Remove, 1..u64::MAX, Fault::Fail(Errno::Eio)));
+    log.truncate_after(Lsn(56)).unwrap_err();
+    commit(&log, 1, 1);
+    sim.kill();
+    drop(log);
+    let sim = sim.restart();
+    let names = segments(&sim);
+    assert_eq!(names.len(), 2, "{names:?}");
+    sim.remove(&at(&names[1])).unwrap();
+    refuses(&sim, |error| matches!(error, Error::OtherHistory { .. } | Error::Corrupt(_)))
+}
+
+#[test]
+fn a_lost_cut_is_missed() {
+    a_cut_that_is_lost_beside_what_it_superseded().unwrap();
 }
 
 /// A log that was rotated and dropped: the mark is the first group of the new segment, and never

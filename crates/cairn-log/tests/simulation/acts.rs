@@ -411,7 +411,9 @@ fn put_file_back(fs: &SimFs, home: Home, aside: &Path, file: &Path) {
 fn is_wanted(fs: &SimFs, aside: &Path, file: &Path) -> bool {
     let len = |path: &Path| fs.read_file(path).map(|bytes| bytes.len()).ok();
     let is_first = number(file) == 0;
-    let is_only = !fs.files().iter().any(|(path, _)| path.parent() == file.parent());
+    let beside =
+        |path: &Path| path.parent() == file.parent() && path.extension() == file.extension();
+    let is_only = !fs.files().iter().any(|(path, _)| beside(path));
     let before = number(file).checked_sub(1).and_then(|before| len(&numbered(file, before)));
     is_first || is_only || is_there(fs, numbered(file, number(file) + 1)) || before >= len(aside)
 }

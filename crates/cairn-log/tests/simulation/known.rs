@@ -79,6 +79,11 @@ const MENDED: &[(&str, &str)] = &[
         include_str!("known/copy-of-a-cut-log.case"),
     ),
     (
+        "What a cut superseded could not be removed, and the segment that it began is lost: the log \
+         opens as it was before the cut.",
+        include_str!("known/lost-cut.case"),
+    ),
+    (
         "A clean close, and power that takes back what was given back of sealed segments: no \
          opening gives it back again.",
         include_str!("known/space-of-sealed-segments.case"),

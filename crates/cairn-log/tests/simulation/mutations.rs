@@ -36,6 +36,7 @@ const NOT_SOUGHT: &[Mutation] = &[
     Mutation::BelieveAnyCutter,
     Mutation::BelieveBelowState,
     Mutation::SkipLongSeals,
+    Mutation::CutUnstated,
     // What damage between two recoveries shows.
     Mutation::ForgetCutter,
     Mutation::TrustAbsence,
