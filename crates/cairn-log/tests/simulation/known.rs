@@ -74,13 +74,13 @@ const MENDED: &[(&str, &str)] = &[
         include_str!("known/recovery-of-a-copy.case"),
     ),
     (
-        "The end of the log is cut while it is open, a copy made then goes its own way, and its file \
-         takes the place of the original's: it passes for it, as far as the log reached before.",
+        "The end of the log is cut while it is open, a copy made then goes its own way, and its \
+         file takes the place of the original's: it passes for it, as far as the log reached before.",
         include_str!("known/copy-of-a-cut-log.case"),
     ),
     (
-        "What a cut superseded could not be removed, and the segment that it began is lost: the log \
-         opens as it was before the cut.",
+        "What a cut superseded could not be removed, and the segment that it began is lost: the \
+         log opens as it was before the cut.",
         include_str!("known/lost-cut.case"),
     ),
     (
