@@ -292,6 +292,8 @@ impl Layout for Directory {
     fn open(&self, segment: &SegmentFile, end_lsn: Lsn) -> Result<Span> {
         let path = self.path_of(segment.name());
         let file = self.read(segment.name()).map_err(|e| Error::io("open", &path, e))?;
+        // What is in a file that somebody put in its place was never in this log.
+        self.expect_same(segment, &*file)?;
         let store = Arc::new(FileStore::new(file));
         let may_read_ahead = self.background();
         let gaps = self.gaps_of(&segment.superblock);
@@ -311,9 +313,7 @@ impl Layout for Directory {
         let name = segment.name().to_string();
         let opened = self.dir.open(name.as_ref(), Access::ReadWrite);
         let handle = opened.map_err(self.error("open", &name))?;
-        if segment.id.is_some_and(|id| self.id_of(&name, &*handle).is_ok_and(|found| found != id)) {
-            return Err(Error::Displaced { path: self.at(&name) });
-        }
+        self.expect_same(segment, &*handle)?;
         let store = self.writable(&name, handle.clone());
         let path = self.at(&name).into();
         let epoch = segment.superblock.epoch;

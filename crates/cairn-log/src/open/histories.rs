@@ -59,7 +59,7 @@ pub(crate) fn stranger(
 }
 
 /// The last group of `segment` before the `next` one; `None` where damage hides it.
-fn link_before(
+pub(crate) fn link_before(
     directory: &Directory,
     segment: &SegmentFile,
     next: &SegmentFile,

@@ -24,7 +24,7 @@ use crate::layout::directory::{
 use crate::mutation::{self, Mutation};
 use crate::open::cases::{Act, Before, Head, Successor};
 use crate::open::headless::{find_headless, lacks_superblock, lost_base};
-use crate::open::histories::{known, look_at_superseded, state_problem, stranger};
+use crate::open::histories::{known, link_before, look_at_superseded, state_problem, stranger};
 use crate::open::joints::{Joint, Length, Made, Proof};
 use crate::open::reads::read_each;
 use crate::open::survey::{End, Survey, damaged};
@@ -313,8 +313,14 @@ impl Look<'_> {
 
     /// What names the group before the segment, if that is known without reading it.
     fn previous_of(&self, segment: &SegmentFile) -> Option<Chain> {
-        let seal = self.seals.get(&segment.superblock.base_lsn);
-        seal.map(|seal| seal.chain(Seed::of_log(self.survey.uuid)))
+        let base = segment.superblock.base_lsn;
+        if let Some(seal) = self.seals.get(&base) {
+            return Some(seal.chain(Seed::of_log(self.survey.uuid)));
+        }
+        // Where nothing in it verifies, what is begun in its place has to name the same group.
+        let before = self.survey.segments.iter().rfind(|s| s.superblock.base_lsn < base);
+        let before = before.filter(|_| segment.first.is_none() && !segment.is_headless);
+        Some(link_before(self.directory, before?, segment, None)?.chain)
     }
 
     /// Whether each segment follows the one before it, those included that are to be removed.

@@ -28,7 +28,8 @@ use crate::schedules::races::recycle_beside_trimming;
 use crate::strangers;
 use crate::surroundings::{
     backed_up_by_links, close_without, files_are_still_open, killed_after_a_backup_by_links,
-    lock_file_removed, moved_and_begun_anew, names_are_taken, remove, used_in_a_child,
+    lock_file_removed, moved_and_begun_anew, names_are_taken, read_what_was_put_in_place, remove,
+    used_in_a_child,
 };
 
 /// What a panic or an error said, in one line.
@@ -669,6 +670,7 @@ fn bugs_that_what_goes_on_around_a_log_shows() {
     let layer = "a log's surroundings";
     seen(Mutation::TrustName, layer, || close_without(remove));
     seen(Mutation::TrustName, layer, moved_and_begun_anew);
+    seen(Mutation::TrustName, layer, read_what_was_put_in_place);
     seen(Mutation::ReplaceNames, layer, names_are_taken);
     seen(Mutation::LockFileAlone, layer, lock_file_removed);
     seen(Mutation::KeepLock, layer, files_are_still_open);

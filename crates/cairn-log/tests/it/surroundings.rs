@@ -429,6 +429,36 @@ fn a_backup_of_hard_links_keeps_every_record() {
     killed_after_a_backup_by_links().unwrap();
 }
 
+/// A segment of an open log is replaced by that of a copy that went its own way.
+pub(crate) fn read_what_was_put_in_place() -> Result<(), String> {
+    let sim = SimFs::new();
+    let log = options(&sim).open("/log").unwrap();
+    commit(&log, 0..3).unwrap();
+    log.close().unwrap();
+    sim.copy("/log", "/copy").unwrap();
+    let log = options(&sim).open("/log").unwrap();
+    commit(&log, 3..4).unwrap();
+    let copy = options(&sim).open("/copy").unwrap();
+    commit(&copy, 100..104).unwrap();
+    copy.close().unwrap();
+    let file = segments(&sim, "/log").remove(0);
+    let theirs = segments(&sim, "/copy").remove(0);
+    sim.remove(&file).unwrap();
+    sim.write_file(&file, sim.read_file(theirs).unwrap()).unwrap();
+    let read = log
+        .reader(Lsn::START)
+        .and_then(|mut reader| reader.next_record().map(|record| record.is_some()));
+    match read {
+        Err(Error::Displaced { path }) if path == file => Ok(()),
+        other => Err(format!("{other:?}")),
+    }
+}
+
+#[test]
+fn who_reads_a_file_that_was_put_in_place_of_ours_is_told() {
+    read_what_was_put_in_place().unwrap();
+}
+
 /// A machine whose file system knows paths alone.
 #[derive(Debug)]
 struct Paths(SimFs);

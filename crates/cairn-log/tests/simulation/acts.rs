@@ -364,13 +364,13 @@ fn link(hands: &Hands, n: usize) {
     let name = Path::new(BACKUP).join(name);
     if fs.link(&file, &name).is_ok() {
         let mut bytes = fs.read_file(&name).unwrap_or_default();
-        bytes.truncate(records_end(&file, log.appended_lsn()));
+        bytes.truncate(records_end(&file, log.durable_lsn()));
         backups.push((name, bytes));
     }
 }
 
-/// Where in a segment's file the records of a log end that ends there: a file that was written
-/// before holds other bytes behind that, and is zeroed ahead of the writer.
+/// Where in a segment's file the records of a log end that is durable up to there: a file that was
+/// written before holds other bytes behind that, and is zeroed ahead of the writer.
 fn records_end(segment: &Path, end: Lsn) -> usize {
     let name = segment.file_stem().and_then(|stem| stem.to_str());
     match name.and_then(|name| name.split_once('-')?.0.parse::<u64>().ok()) {
@@ -456,6 +456,9 @@ pub fn put_back(fs: &SimFs, home: Home, told: &mut Ledger) {
         let _ = fs.settle("/");
         told.moves.push((from, fs.op_count()));
         met("put the directory back");
+    } else if !told.moves.is_empty() {
+        // It was put back, and the name may not be durable yet.
+        let _ = fs.settle("/");
     }
     let aside: Vec<PathBuf> = fs.files().into_iter().map(|(path, _)| path).collect();
     for aside in aside.iter().filter(|path| path.starts_with(ASIDE)) {

@@ -75,13 +75,19 @@ const MENDED: &[(&str, &str)] = &[
     ),
     (
         "The end of the log is cut while it is open, a copy made then goes its own way, and its \
-         file takes the place of the original's: it passes for it, as far as the log reached before.",
+         file takes the place of the original's: it passes for it, as far as the log reached \
+         before.",
         include_str!("known/copy-of-a-cut-log.case"),
     ),
     (
         "What a cut superseded could not be removed, and the segment that it began is lost: the \
          log opens as it was before the cut.",
         include_str!("known/lost-cut.case"),
+    ),
+    (
+        "The first group of a segment that a cut began is damaged; what an opening begins in its \
+         place names no group, and is called another history.",
+        include_str!("known/first-group-of-a-cut.case"),
     ),
     (
         "A clean close, and power that takes back what was given back of sealed segments: no \

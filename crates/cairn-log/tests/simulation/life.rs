@@ -774,7 +774,13 @@ fn delivered(
 ) -> Result<(u64, u64), Broken> {
     let (lsn, seq, bytes) = found;
     let mut told = lock(told);
+    // A file that was written over while the log is open is that for the writer, too: no reader
+    // knows that its groups are of another opening.
+    let written_over = |harm: acts::Harm| matches!(harm.act, Act::BringBack(_));
     let Some(index) = told.find(*lsn, bytes) else {
+        if told.harmed().is_some_and(written_over) {
+            return Ok((last.map_or(u64::MAX, |(id, _)| id), *seq));
+        }
         let text = format!("record {seq} at {lsn} was never appended");
         return Err(Broken::new(must::FOLLOWERS, text));
     };
@@ -793,6 +799,8 @@ fn delivered(
         }
     }
     // What is delivered is durable: another program may act upon it.
-    told.durable(index, fs.op_count());
+    if told.is_certain(*lsn, bytes) {
+        told.durable(index, fs.op_count());
+    }
     Ok((told.records[index].id, *seq))
 }

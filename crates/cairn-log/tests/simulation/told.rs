@@ -334,18 +334,27 @@ impl Ledger {
 
     /// Finds the record that these bytes at this place are.
     pub fn find(&self, lsn: u64, bytes: &[u8]) -> Option<usize> {
-        let fits = |record: &Rec| {
-            record.len == bytes.len()
-                && record.lsn.is_none_or(|at| at == lsn)
-                && payload(record.id, record.len) == bytes
-        };
         // Small records can be equal: prefer one that is known to be there, and then one that may
         // be. A place is given again when what was there was dropped.
-        let candidates = || (0..self.records.len()).filter(|&i| fits(&self.records[i]));
+        let candidates = || self.fitting(lsn, bytes);
         let may_be = |&i: &usize| self.records[i].gone.is_none() && !self.records[i].refused;
         let standing = || candidates().filter(may_be);
         let known = standing().find(|&i| self.records[i].lsn.is_some());
         known.or_else(|| standing().next()).or_else(|| candidates().next())
+    }
+
+    /// Whether no two records could be these bytes at this place.
+    pub fn is_certain(&self, lsn: u64, bytes: &[u8]) -> bool {
+        self.fitting(lsn, bytes).nth(1).is_none()
+    }
+
+    fn fitting(&self, lsn: u64, bytes: &[u8]) -> impl Iterator<Item = usize> {
+        let fits = move |record: &Rec| {
+            record.len == bytes.len()
+                && record.lsn.is_none_or(|at| at == lsn)
+                && payload(record.id, record.len) == bytes
+        };
+        (0..self.records.len()).filter(move |&i| fits(&self.records[i]))
     }
 
     /// The log is open, since `point`: what was found is durable, and everything else is forgotten.

@@ -94,9 +94,7 @@ impl Directory {
         let name = segment.name().to_string();
         let file = self.dir.open(name.as_ref(), Access::ReadWrite);
         let file = file.map_err(self.error("open", &name))?;
-        if segment.id.is_some_and(|id| self.id_of(&name, &*file).is_ok_and(|found| found != id)) {
-            return Err(Error::Displaced { path: self.at(&name) });
-        }
+        self.expect_same(segment, &*file)?;
         let store = FileStore::new(file);
         let (mut at, end) = (segment.offset(from).0, segment.offset(end).0);
         let mut piece = vec![0; AGAIN_BYTES];

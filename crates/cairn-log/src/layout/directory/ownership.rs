@@ -8,6 +8,7 @@ use cairn_io::{Access, File, FileId};
 use super::{Directory, LOCK_NAME};
 use crate::error::{Error, Result};
 use crate::mutation::{self, Mutation};
+use crate::segment::file::SegmentFile;
 
 impl Directory {
     /// Takes the locks: of the directory itself, where it has one, and of the lock file. They are
@@ -87,6 +88,16 @@ impl Directory {
         match self.lock.get() {
             Some(lock) => self.expect_file(LOCK_NAME, self.id_of(LOCK_NAME, &**lock)?),
             None => Ok(()),
+        }
+    }
+
+    /// Whether this file, which has the segment's name now, is the one that was seen under it.
+    pub(super) fn expect_same(&self, segment: &SegmentFile, handle: &dyn File) -> Result<()> {
+        match (segment.id, handle.stat()) {
+            (Some(seen), Ok(found)) if found.id != seen && !mutation::is(Mutation::TrustName) => {
+                Err(Error::Displaced { path: self.at(&segment.name().to_string()) })
+            }
+            _ => Ok(()),
         }
     }
 
