@@ -148,11 +148,14 @@ pub(crate) fn run_in(medium: Medium, seed: u64, options: Options, steps: usize) 
     driver
 }
 
-/// More with `CAIRN_CRASH_STATES=n`.
+/// So many states of the disk are visited; more with `CAIRN_CRASH_STATES=n`.
+pub(crate) fn wanted() -> usize {
+    std::env::var("CAIRN_CRASH_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(240_000)
+}
+
 #[test]
 fn no_power_cut_takes_back_what_was_acknowledged() {
-    let wanted: usize =
-        std::env::var("CAIRN_CRASH_STATES").ok().and_then(|n| n.parse().ok()).unwrap_or(240_000);
+    let wanted = wanted();
     let met = Mutex::new(Met::default());
     let one = |seed: u64, visited: &mut Visited| {
         let order =

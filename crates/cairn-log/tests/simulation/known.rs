@@ -90,6 +90,11 @@ const MENDED: &[(&str, &str)] = &[
         include_str!("known/first-group-of-a-cut.case"),
     ),
     (
+        "The file that becomes a segment is exchanged before it gets its name, and records go to \
+         one that has none.",
+        include_str!("known/exchanged-before-it-is-named.case"),
+    ),
+    (
         "A clean close, and power that takes back what was given back of sealed segments: no \
          opening gives it back again.",
         include_str!("known/space-of-sealed-segments.case"),

@@ -50,6 +50,11 @@ impl Directory {
             if taken { unchanged(error) } else { CreateError::Unknown(error) }
         })?;
         self.sync().map_err(CreateError::Unknown)?;
+        // What had the first name may have been another file by then: 1. somebody exchanges it,
+        // 2. that one gets the segment's name, 3. records go to ours, which has none any more.
+        if let Err(error @ Error::Displaced { .. }) = self.expect_file(&name, id) {
+            return Err(CreateError::Unknown(error));
+        }
         let mut file = SegmentFile::new(superblock, DATA_OFFSET);
         file.id = Some(id);
         Ok(ActiveSegment { file, path: path.into(), store, epoch: superblock.epoch })
