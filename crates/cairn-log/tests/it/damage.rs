@@ -266,10 +266,9 @@ fn judge_as(
     // What segments have behind the place where their successors begin is given back.
     let kept = |before: &[(PathBuf, Vec<u8>)]| {
         let now = segments_of(sim);
-        let is_beginning = |(then, now): (&(PathBuf, Vec<u8>), &(PathBuf, Vec<u8>))| {
-            then.0 == now.0 && then.1.starts_with(&now.1)
-        };
-        before.len() == now.len() && before.iter().zip(&now).all(is_beginning)
+        let mut both = before.iter().zip(&now);
+        before.len() == now.len()
+            && both.all(|(then, now)| then.0 == now.0 && then.1.starts_with(&now.1))
     };
     let changed = before.1.is_some_and(|before| !kept(&before));
     if changed && (!judgement.opened || judgement.end_state == EndState::Closed) {
