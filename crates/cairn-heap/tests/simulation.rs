@@ -347,7 +347,8 @@ fn live(
     let heap = Arc::try_unwrap(heap).expect("all threads have ended");
     if !street.failing() {
         let space = begun.max(space(heap.stack().len()));
-        must::bounded(&fs, PATH, space, (0, 0), must::OPEN_MAX)?;
+        let held = heap.stack().stats().buffered_bytes;
+        must::bounded(&fs, PATH, space, (held, 0), must::OPEN_MAX)?;
     }
     if script.calls("main").first() == Some(&Call::Close) {
         match call("close", || "close".to_owned(), || heap.close()) {

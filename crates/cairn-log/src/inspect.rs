@@ -190,7 +190,7 @@ impl Inspection {
         let layout = directory.clone();
         let directory = directory.clone();
         Ok(Inspection {
-            gaps: directory.told_gaps(),
+            gaps: directory.told_gaps(&survey.segments),
             directory,
             layout,
             survey,

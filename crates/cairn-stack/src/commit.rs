@@ -375,7 +375,12 @@ impl Core {
     }
 
     pub(crate) fn stats(&self) -> Stats {
+        let guard = self.lock();
+        let flying = guard.flying.as_ref().map_or(0, |(delta, _)| delta.weight);
+        let buffered_bytes = guard.open.weight + flying;
+        drop(guard);
         Stats {
+            buffered_bytes,
             len: self.len(),
             operations: self.operations.load(Ordering::Relaxed),
             commits: self.commits.load(Ordering::Relaxed),

@@ -121,4 +121,8 @@ pub struct Stats {
     /// High-water mark of the payload part of the file since opening, in bytes, including reserved
     /// space.
     pub file_len: u64,
+    /// Bytes of changes that are in memory and not durable yet. Between operations none, unless
+    /// durability is [explicit](Durability::Explicit): then no more than
+    /// [`Options::buffer_size`], while commits succeed.
+    pub buffered_bytes: u64,
 }

@@ -334,6 +334,7 @@ fn live(
     };
     let durability = if explicit { Durability::Explicit } else { Durability::Operation };
     let options = Stack::options().durability(durability).direct_io(direct).reserve(8 << 10);
+    let options = options.buffer_size(BUFFER);
     let options = options.fs(Arc::new(fs.clone()));
     if let Some(&Call::Act(act)) = script.calls("before").first()
         && street.harm(act)
@@ -405,6 +406,9 @@ fn after_harm(
     Ok(false)
 }
 
+/// Bytes that may wait in memory where durability is explicit.
+const BUFFER: u64 = 4 << 10;
+
 /// How many bytes a stack may take that held so many at most: the slots, what is reserved, and
 /// behind the payload a body that fits no slot.
 fn space(highest: u64) -> u64 {
@@ -412,10 +416,11 @@ fn space(highest: u64) -> u64 {
 }
 
 fn end(hands: Hands, close: bool) -> Result<Surrounded<History<Vec<u8>>>, Broken> {
-    let Hands { stack, told, fs, street, begun, .. } = hands;
+    let Hands { stack, told, fs, street, begun, operations, .. } = hands;
     let highest = lock(&told).states().map(|content| content.len() as u64).max().unwrap_or(0);
     if !street.failing() {
-        must::bounded(&fs, PATH, begun.max(space(highest)), (0, 0), must::OPEN_MAX)?;
+        let held = (stack.stats().buffered_bytes, if operations { 0 } else { BUFFER });
+        must::bounded(&fs, PATH, begun.max(space(highest)), held, must::OPEN_MAX)?;
     }
     let stack = Arc::try_unwrap(stack).expect("all threads have ended");
     let newest = lock(&told).last();

@@ -1,5 +1,7 @@
 //! `cairn repair`: makes a damaged log one that opens, without losing a record that verifies.
 
+mod cut;
+
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
@@ -25,6 +27,12 @@ pub(crate) struct Args {
     /// Carry it out; needs the log for itself
     #[arg(long)]
     apply: bool,
+    /// End the log in front of the first loss, instead of going on behind it
+    ///
+    /// Also where an earlier repair recorded the loss. The files of what follows are kept beside
+    /// the log, under names with .kept-1 behind them.
+    #[arg(long)]
+    cut: bool,
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -34,6 +42,7 @@ const HELP: &str = "\
 Examples:
   cairn repair ./log              what is lost, and what would be done
   cairn repair ./log --apply      do it
+  cairn repair ./log --cut        what would be left if the log ended before the first loss
   cairn verify ./log              then lists the gaps
 
 Copy the directory first if you can: other ways out of the damage may then be tried, too. A file
@@ -56,6 +65,7 @@ struct Plan {
     lost: Vec<Lost>,
     lost_before: Vec<Lost>,
     renamed: Vec<Renamed>,
+    cut: Option<Cut>,
 }
 
 #[derive(Serialize)]
@@ -64,8 +74,19 @@ struct Renamed {
     to: String,
 }
 
+/// Where the log ends, or is to end.
+#[derive(Serialize)]
+struct Cut {
+    /// Nothing at or behind this stays.
+    lsn: u64,
+    /// Number of the first record that is not in the log any more, lost or not.
+    seq: u64,
+    /// Copies of the files of what follows.
+    kept: Vec<String>,
+}
+
 impl Plan {
-    fn of(repair: &Repair, applied: bool) -> Self {
+    fn of(repair: &Repair, applied: bool, cut: Option<Cut>) -> Self {
         let renamed = repair.kept().iter().map(|kept| Renamed {
             file: kept.path.display().to_string(),
             to: kept.to.display().to_string(),
@@ -79,7 +100,13 @@ impl Plan {
             lost: repair.gaps().iter().map(Lost::of_gap).collect(),
             lost_before: repair.known_gaps().iter().map(Lost::of_gap).collect(),
             renamed: renamed.collect(),
+            cut,
         }
+    }
+
+    /// Whether something is to be done, and was not.
+    fn is_open(&self) -> bool {
+        (self.needed || self.cut.is_some()) && !self.applied
     }
 
     fn to_text(&self) -> String {
@@ -101,7 +128,13 @@ impl Plan {
         for problem in &self.problems {
             line("found", &problem.to_line().trim());
         }
-        match (self.needed, self.applied) {
+        if let Some(Cut { lsn, seq, kept }) = &self.cut {
+            line("cut", &format_args!("at LSN {lsn}: record number {seq} and all behind it"));
+            for file in kept {
+                line("copy", &file);
+            }
+        }
+        match (self.needed || self.cut.is_some(), self.applied) {
             (false, _) => text.push_str("there is nothing to repair\n"),
             (true, true) => text.push_str("repaired: the log opens\n"),
             (true, false) => text.push_str("nothing was changed; --apply carries this out\n"),
@@ -115,19 +148,30 @@ pub(crate) fn run(args: &Args) -> Outcome {
     let planned = Repair::plan(&args.dir, |bytes| bar.inc(bytes));
     bar.finish_and_clear();
     let mut repair = planned.map_err(|error| look::missing(&args.dir, error))?;
+    let loss = if args.cut { cut::first_loss(&repair) } else { None };
+    if let Some(loss) = &loss {
+        cut::check(&args.dir, loss)?;
+    }
+    let applied = args.apply && (repair.is_needed() || loss.is_some());
     if args.apply && repair.is_needed() {
         let bar = progress::bytes(None, "reading");
         let applied = repair.apply(|bytes| bar.inc(bytes));
         bar.finish_and_clear();
         repair = applied?;
     }
-    let plan = Plan::of(&repair, args.apply && repair.is_needed());
+    let kept = match &loss {
+        Some(loss) if args.apply => cut::cut(&args.dir, loss)?,
+        _ => Vec::new(),
+    };
+    let kept = kept.iter().map(|path| path.display().to_string()).collect();
+    let cut = loss.map(|loss| Cut { lsn: loss.from.0, seq: loss.first_seq.0, kept });
+    let plan = Plan::of(&repair, applied, cut);
     if args.json {
         report::print_json(&plan)?;
     } else {
         report::print(&plan.to_text())?;
     }
-    match plan.needed && !plan.applied {
+    match plan.is_open() {
         true => Err(LostError("the log is damaged and can be repaired".to_owned()).into()),
         false => Ok(Status::Done),
     }

@@ -24,7 +24,7 @@ use cairn_io::{
 };
 
 pub(crate) use cuts::is_cut;
-pub(crate) use gaps::{GAPS_NAME, GAPS_TEMP_NAME, Premise};
+pub(crate) use gaps::{GAPS_NAME, GAPS_TEMP_NAME, Premise, is_in};
 pub(crate) use stated::Stated;
 
 use crate::error::{Error, Result};

@@ -84,8 +84,9 @@ pub(crate) fn open_directory(options: &Options, dir: &Path) -> Result<Recovered>
         directory.sync_parent(made)?;
     }
     let mut recovered = act(options, directory.clone(), survey)?;
-    directory.forget_gaps_but_of(&recovered.opened.segments)?;
-    recovered.report.gaps = directory.told_gaps();
+    let segments: Vec<SegmentFile> = recovered.opened.segments.iter().copied().collect();
+    directory.forget_gaps_but_of(&segments)?;
+    recovered.report.gaps = directory.told_gaps(&segments);
     Ok(recovered)
 }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::format::{ALIGN, GapList, GapNote, SegmentKey, SegmentName};
 use crate::gap::Gap;
 use crate::layout::Layout;
-use crate::layout::directory::{Directory, GAPS_NAME, Premise, STATE_NAME, Stated};
+use crate::layout::directory::{Directory, GAPS_NAME, Premise, STATE_NAME, Stated, is_in};
 use crate::open::cases::{Act, Ending, Loss};
 use crate::open::segments::survey_as_assumed;
 use crate::open::survey::{End, Survey};
@@ -111,7 +111,8 @@ impl Repair {
             return Err(Error::io("find a log in", directory.path(), nothing));
         }
         problems.extend(survey.end_problem(&*directory));
-        let known = directory.recorded_gaps()?;
+        let mut known = directory.recorded_gaps()?;
+        known.gaps.retain(|gap| is_in(&survey.segments, gap));
         let contents = read_all(&directory, &survey, &known, &mut progress)?;
         let mut premise = (*directory.premise()).clone();
         premise.gaps.uuid = survey.uuid;

@@ -45,6 +45,50 @@ fn a_plan_changes_nothing_and_applying_it_makes_a_log_that_opens() {
     assert!(info.contains("record number"), "{info}");
 }
 
+#[test]
+fn a_log_that_is_cut_ends_before_the_first_loss_and_what_follows_is_kept() {
+    let (_parent, dir, hit) = damaged_log();
+    let before = snapshot(&dir);
+    let output = run(&["repair", &dir, "--cut"]);
+    check_error(4, &output, &["can be repaired"]);
+    let said = text(&output.stdout);
+    assert!(said.contains(&format!("record number {} and all behind it", hit.seq)), "{said}");
+    assert!(snapshot(&dir) == before, "a plan changes nothing");
+    let plan = json(&check(0, run(&["repair", &dir, "--cut", "--apply", "--json"])));
+    assert_eq!((&plan["applied"], &plan["cut"]["seq"]), (&true.into(), &hit.seq.into()));
+    let kept = plan["cut"]["kept"].as_array().unwrap();
+    assert!(!kept.is_empty());
+    for copy in kept.iter().map(|copy| std::path::PathBuf::from(copy.as_str().unwrap())) {
+        let name = copy.file_name().unwrap().to_str().unwrap();
+        let original = name.strip_suffix(".kept-1").unwrap();
+        let was = before.iter().find(|(path, _)| path.ends_with(original)).unwrap();
+        assert!(std::fs::read(&copy).unwrap() == was.1.0, "{name}");
+    }
+    assert_eq!(cat(&dir), numbers(0..hit.seq));
+    let verified = json(&check(0, run(&["verify", &dir, "--json"])));
+    assert_eq!(verified["gaps"].as_array().unwrap().len(), 0);
+    let again = text(&check(0, run(&["repair", &dir, "--cut"])));
+    assert!(again.contains("nothing to repair"), "{again}");
+    append_small(&dir, &numbers(hit.seq..3000));
+    assert_eq!(cat(&dir), numbers(0..3000));
+}
+
+/// An earlier repair went on behind the loss; and where nothing precedes it, nothing is cut.
+#[test]
+fn a_recorded_loss_can_be_cut_and_a_loss_in_front_of_everything_cannot() {
+    let (_parent, dir, hit) = damaged_log();
+    check(0, run(&["repair", &dir, "--apply"]));
+    check_error(4, &run(&["repair", &dir, "--cut"]), &["can be repaired"]);
+    check(0, run(&["repair", &dir, "--cut", "--apply"]));
+    assert_eq!(cat(&dir), numbers(0..hit.seq));
+    let (_parent, dir) = fresh();
+    append_small(&dir, &numbers(0..10));
+    flip(&segments(&dir)[0], 4096 + 56 + 13);
+    let before = snapshot(&dir);
+    check_error(4, &run(&["repair", &dir, "--cut", "--apply"]), &["would leave nothing"]);
+    assert!(snapshot(&dir) == before, "refused, and nothing is changed");
+}
+
 /// What counts records counts those that are there, and what compares goes on behind a gap.
 #[test]
 fn what_counts_and_compares_knows_what_a_repair_recorded_as_lost() {

@@ -12,7 +12,7 @@ use crate::error::{Corruption, CorruptionKind, Error, Result};
 use crate::format::{GAPS_LEN_MAX, GapList, GapNote, SegmentKey, SegmentName, Superblock};
 use crate::gap::Gap;
 use crate::place::Lsn;
-use crate::segment::list::SegmentList;
+use crate::segment::file::SegmentFile;
 use crate::sync::PoisonError;
 
 /// The file with the gaps.
@@ -42,6 +42,14 @@ enum Listed {
     /// It does not verify.
     Damaged,
     List(GapList),
+}
+
+/// Whether the gap lies in a log of these segments: in one of them, and before the next one. A cut
+/// of the end leaves the segment before its own as it is.
+pub(crate) fn is_in(segments: &[SegmentFile], gap: &GapNote) -> bool {
+    let at = segments.iter().position(|s| SegmentKey::of(&s.superblock) == gap.segment);
+    let next = |at: usize| segments.get(at + 1).map(|next| next.superblock.base_lsn);
+    at.is_some_and(|at| next(at).is_none_or(|base| gap.from < base))
 }
 
 impl Directory {
@@ -89,17 +97,17 @@ impl Directory {
         Ok(if let Listed::List(list) = listed { list } else { GapList::default() })
     }
 
-    /// Where records are lost, for a person, by position.
-    pub(crate) fn told_gaps(&self) -> Vec<Gap> {
+    /// Where records are lost in a log of these segments, for a person, by position.
+    pub(crate) fn told_gaps(&self, segments: &[SegmentFile]) -> Vec<Gap> {
         let premise = self.premise();
-        let mut gaps: Vec<Gap> =
-            premise.gaps.gaps.iter().filter(|gap| gap.is_told()).map(Gap::of).collect();
+        let told = premise.gaps.gaps.iter().filter(|gap| gap.is_told() && is_in(segments, gap));
+        let mut gaps: Vec<Gap> = told.map(Gap::of).collect();
         gaps.sort_by_key(|gap| gap.from);
         gaps
     }
 
-    /// Lets go of what is listed of segments that are no longer in the log.
-    pub(crate) fn forget_gaps_but_of(&self, segments: &SegmentList) -> Result<()> {
+    /// Lets go of what is listed of segments, and of places, that are no longer in the log.
+    pub(crate) fn forget_gaps_but_of(&self, segments: &[SegmentFile]) -> Result<()> {
         let listed = &self.premise().gaps;
         if listed.is_empty() {
             return Ok(());
@@ -107,7 +115,7 @@ impl Directory {
         let live: BTreeSet<SegmentKey> =
             segments.iter().map(|segment| SegmentKey::of(&segment.superblock)).collect();
         let mut list = listed.clone();
-        list.gaps.retain(|gap| live.contains(&gap.segment));
+        list.gaps.retain(|gap| is_in(segments, gap));
         list.superblocks.retain(|superblock| live.contains(&SegmentKey::of(superblock)));
         if list == *listed { Ok(()) } else { self.write_gaps(&list) }
     }
