@@ -171,8 +171,12 @@ pub(crate) fn run(args: &Args) -> Outcome {
     } else {
         report::print(&plan.to_text())?;
     }
+    let text = match plan.needed {
+        true => "the log is damaged and can be repaired",
+        false => "records are lost, as an earlier repair recorded; the log can be cut before them",
+    };
     match plan.is_open() {
-        true => Err(LostError("the log is damaged and can be repaired".to_owned()).into()),
+        true => Err(LostError(text.to_owned()).into()),
         false => Ok(Status::Done),
     }
 }

@@ -27,7 +27,7 @@ use crate::open::headless::{find_headless, lacks_superblock, lost_base};
 use crate::open::histories::{known, link_before, look_at_superseded, state_problem, stranger};
 use crate::open::joints::{Joint, Length, Made, Proof};
 use crate::open::reads::read_each;
-use crate::open::survey::{End, Survey, damaged};
+use crate::open::survey::{End, Survey, damaged, missing};
 use crate::open::tail::{Around, Expected, Known, Tail, scan};
 use crate::place::{Chain, Lsn, Place};
 use crate::segment::file::{First, SegmentFile};
@@ -413,6 +413,12 @@ fn look_at_joint(
         // A writer may have made the file longer since.
         end = read_superblock(directory, segment.name()).map_or(end, |again| again.file_end_lsn());
     }
+    if end < base && seal_of(directory, segment, end).is_none() {
+        // Space that was reserved may lie behind its seal.
+        let span = directory.open(segment, end).ok();
+        let tail = span.and_then(|span| scan(&span, Expected::default()).ok());
+        end = tail.and_then(|tail| tail.seal?.next_lsn()).unwrap_or(end);
+    }
     let rotated = segment.superblock.generation == next.superblock.generation;
     let mut joint = Joint {
         length: Length::of(end, base),
@@ -429,18 +435,6 @@ fn look_at_joint(
         };
     }
     Ok((joint, end))
-}
-
-/// A segment that is not there; its neighbours are as they should be.
-fn missing(directory: &Directory, lsn: Lsn, resumes: Lsn) -> Corruption {
-    Corruption {
-        path: directory.path().to_path_buf(),
-        lsn,
-        offset: 0,
-        resumes: Some(resumes),
-        kind: CorruptionKind::MissingSegment,
-        lost: None,
-    }
 }
 
 /// The header of the seal with which the segment ends at `end_lsn`, if it verifies.

@@ -124,6 +124,18 @@ impl Survey {
     }
 }
 
+/// A segment that is not there; its neighbours are as they should be.
+pub(crate) fn missing(layout: &dyn Layout, lsn: Lsn, resumes: Lsn) -> Corruption {
+    Corruption {
+        path: layout.path().to_path_buf(),
+        lsn,
+        offset: 0,
+        resumes: Some(resumes),
+        kind: CorruptionKind::MissingSegment,
+        lost: None,
+    }
+}
+
 /// Damage in the segment with this name.
 pub(crate) fn damaged(
     layout: &dyn Layout,

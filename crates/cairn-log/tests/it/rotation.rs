@@ -223,6 +223,25 @@ fn an_empty_successor_is_no_part_of_the_log() {
     );
 }
 
+/// The process ended before the space that was reserved in a segment was given back.
+#[test]
+fn a_missing_segment_is_named_also_where_the_file_before_reaches_into_it() {
+    let sim = closed().plant();
+    let found = inspect(&sim).segments();
+    let mut bytes = sim.read_file(&found[0].path).unwrap();
+    bytes.resize(bytes.len() + 600, 0);
+    sim.write_file(&found[0].path, bytes).unwrap();
+    Fs::remove(&sim, &found[1].path).unwrap();
+    match inspect(&sim).problems() {
+        [Error::Corrupt(lost)] => {
+            let (from, to) = (found[1].base_lsn, found[2].base_lsn);
+            assert_eq!(lost.kind, CorruptionKind::MissingSegment, "{lost:?}");
+            assert_eq!((lost.lsn, lost.resumes), (from, Some(to)), "{lost:?}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The segment that was written to is lost. The one before is sealed, and an empty one is there
 /// that follows the lost one.
 #[test]

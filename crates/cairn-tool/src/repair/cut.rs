@@ -14,14 +14,18 @@ pub(super) fn first_loss(repair: &Repair) -> Option<Gap> {
     repair.gaps().iter().chain(repair.known_gaps()).min_by_key(|gap| gap.from).copied()
 }
 
-/// Refuses where nothing would be left.
+/// Refuses where nothing would be left, as far as that can be seen before the repair.
 pub(super) fn check(dir: &Path, loss: &Gap) -> anyhow::Result<()> {
-    let look = Inspection::open(dir)?;
-    if loss.first_seq > look.head_seq() {
-        return Ok(());
+    match Inspection::open(dir) {
+        Ok(look) if loss.first_seq <= look.head_seq() => {
+            Err(nothing_left("nothing was changed").into())
+        }
+        _ => Ok(()),
     }
-    let text = "no record precedes the first loss: --cut would leave nothing; nothing was changed";
-    Err(LostError(text.to_owned()).into())
+}
+
+fn nothing_left(done: &str) -> LostError {
+    LostError(format!("no record precedes the first loss: --cut would leave nothing; {done}"))
 }
 
 /// Ends a log that opens in front of `loss`; returns copies of the files that this changes.
@@ -30,6 +34,9 @@ pub(super) fn check(dir: &Path, loss: &Gap) -> anyhow::Result<()> {
 /// verified behind the loss is gone.
 pub(super) fn cut(dir: &Path, loss: &Gap) -> anyhow::Result<Vec<PathBuf>> {
     let look = Inspection::open(dir)?;
+    if loss.first_seq <= look.head_seq() {
+        return Err(nothing_left("the log opens, and is not cut").into());
+    }
     let segments = look.segments();
     let holds = segments.iter().rposition(|segment| segment.base_lsn <= loss.from).unwrap_or(0);
     let mut copies = Vec::new();
@@ -42,7 +49,12 @@ pub(super) fn cut(dir: &Path, loss: &Gap) -> anyhow::Result<Vec<PathBuf>> {
     File::open(dir)
         .and_then(|dir| dir.sync_all())
         .with_context(|| format!("make names durable in {}", dir.display()))?;
-    let log = Log::open(dir)?;
+    let log = Log::open(dir).inspect_err(|_| {
+        // Somebody has it open: nothing was cut, so nothing has to be kept.
+        for copy in &copies {
+            let _ = fs::remove_file(copy);
+        }
+    })?;
     let before = Seq(loss.first_seq.0.saturating_sub(1));
     let last = log.reader(before)?.next_record()?.map(|record| record.lsn());
     if let Some(last) = last {

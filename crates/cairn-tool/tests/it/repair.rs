@@ -78,7 +78,14 @@ fn a_log_that_is_cut_ends_before_the_first_loss_and_what_follows_is_kept() {
 fn a_recorded_loss_can_be_cut_and_a_loss_in_front_of_everything_cannot() {
     let (_parent, dir, hit) = damaged_log();
     check(0, run(&["repair", &dir, "--apply"]));
-    check_error(4, &run(&["repair", &dir, "--cut"]), &["can be repaired"]);
+    check_error(4, &run(&["repair", &dir, "--cut"]), &["can be cut before them"]);
+    let mut appender = Appender::start(&["append", &dir, "--ack"]);
+    appender.write(b"more\n");
+    appender.ack();
+    check_error(1, &run(&["repair", &dir, "--cut", "--apply"]), &["in use"]);
+    check(0, appender.end());
+    let kept = |(path, _): (std::path::PathBuf, _)| path.to_str().unwrap().contains(".kept-");
+    assert!(!snapshot(&dir).into_iter().any(kept), "refused, and nothing is left");
     check(0, run(&["repair", &dir, "--cut", "--apply"]));
     assert_eq!(cat(&dir), numbers(0..hit.seq));
     let (_parent, dir) = fresh();
