@@ -720,16 +720,14 @@ mod mutations {
 
     /// Threads show nothing while the power stays, and one thread nothing when it fails.
     #[test]
-    fn two_bugs_need_a_schedule_and_a_crash_to_show() {
+    fn an_answer_from_memory_needs_a_schedule_and_a_crash_to_show() {
         let of = |style| of(style).runs(100).steer(false);
-        for bug in [Mutation::AnswerFromMemory, Mutation::CoverOpenRound] {
-            bug.during(|| {
-                let without = [of(Style::Threads).cuts(0), of(Style::Plain)];
-                let found = without.iter().find_map(|simulation| simulation.first_failure());
-                assert_eq!(found, None, "{bug:?}");
-                let (run, broken) = of(Style::Threads).first_failure().expect("it shows with both");
-                println!("{bug:?}: run {run}: {}", broken.property);
-            });
-        }
+        Mutation::AnswerFromMemory.during(|| {
+            let without = [of(Style::Threads).cuts(0), of(Style::Plain)];
+            let found = without.iter().find_map(|simulation| simulation.first_failure());
+            assert_eq!(found, None);
+            let (run, broken) = of(Style::Threads).first_failure().expect("it shows with both");
+            println!("AnswerFromMemory: run {run}: {}", broken.property);
+        });
     }
 }

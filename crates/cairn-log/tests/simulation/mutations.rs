@@ -117,16 +117,17 @@ fn what_more_runs_find() {
     }
 }
 
-/// Two threads show nothing while the power stays, and one thread nothing when it fails.
+/// Threads show nothing while the power stays, and one thread nothing when it fails.
 #[test]
 fn what_is_in_flight_needs_a_schedule_and_a_crash_to_show() {
     let of = |style| Simulation::new(Logs(style)).runs(100).steer(false);
     let without = [of(Style::Three).cuts(0), of(Style::Closing)];
-    let with = of(Style::Three);
-    Mutation::TrustFlight.during(|| {
-        let found = without.iter().find_map(|simulation| simulation.first_failure());
-        assert_eq!(found, None);
-        let (run, broken) = with.first_failure().expect("it shows with both");
-        println!("TrustFlight: run {run}: {}", broken.property);
-    });
+    for bug in [Mutation::TrustFlight, Mutation::WatermarkInFlight] {
+        bug.during(|| {
+            let found = without.iter().find_map(|simulation| simulation.first_failure());
+            assert_eq!(found, None, "{bug:?}");
+            let (run, broken) = of(Style::Three).first_failure().expect("it shows with both");
+            println!("{bug:?}: run {run}: {}", broken.property);
+        });
+    }
 }
