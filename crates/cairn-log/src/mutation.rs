@@ -55,8 +55,8 @@ cairn_io::mutations! {
         IgnoreState,
         /// The end of a sealed segment is taken to be in front of its seal (L65).
         EndBeforeSeal,
-        /// What lies below where the state was written is believed, in generations that were begun
-        /// since, too (L57).
+        /// Opening believes groups in front of the place that the state names, also in generations
+        /// newer than the state's (L57).
         BelieveBelowState,
         /// A cut of the end removes what it superseded before the state tells of it (L16, L65).
         CutUnstated,
@@ -99,7 +99,7 @@ cairn_io::mutations! {
         ReplaceNames,
         /// The file of a dropped segment is written on although it has another name.
         RecycleLinked,
-        /// What is superfluous in a file is given back although the file has another name (L60).
+        /// Opening trims a file that has another hard link (L60).
         TrimLinked,
         /// A mark that an earlier process wrote is built upon without writing it again (L53).
         TrustMark,
@@ -168,7 +168,7 @@ cairn_io::mutations! {
         SpendReserve,
         /// Opening gives back no space before it needs some (L61, L62).
         KeepSuperfluous,
-        /// What an opening carried over stays where it was, too (L62).
+        /// The groups that an opening carried over stay in the older file for ever (L62).
         KeepSuperseded,
         /// A segment whose file is gone is taken for one that a truncation dropped.
         TrustAbsence,

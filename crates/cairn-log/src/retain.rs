@@ -72,7 +72,7 @@ impl Log {
         self.core.check_process()?;
         loop {
             let guard = self.core.lock();
-            // What was held back, and is not any more; or what another thread is about to drop.
+            // Records that a hold kept until now, or that another thread is about to drop.
             let (late, first, end) = (guard.holds.allowed(), guard.head, self.core.end(&guard));
             drop(guard);
             if late > first {

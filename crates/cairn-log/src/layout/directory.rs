@@ -292,7 +292,7 @@ impl Layout for Directory {
     fn open(&self, segment: &SegmentFile, end_lsn: Lsn) -> Result<Span> {
         let path = self.path_of(segment.name());
         let file = self.read(segment.name()).map_err(|e| Error::io("open", &path, e))?;
-        // What is in a file that somebody put in its place was never in this log.
+        // An operator may have replaced the file: the records of the other one are not this log's.
         self.expect_same(segment, &*file)?;
         let store = Arc::new(FileStore::new(file));
         let may_read_ahead = self.background();
@@ -391,7 +391,7 @@ impl Layout for Directory {
     fn trim(&self, segment: SegmentName, offset: FileOffset) {
         let name = segment.to_string();
         let Ok(file) = self.dir.open(name.as_ref(), Access::ReadWrite) else { return };
-        // Of a backup of hard links it may be what that needs.
+        // A backup of hard links may need the bytes behind `offset`.
         let is_ours_alone =
             mutation::is(Mutation::TrimLinked) || file.stat().is_ok_and(|found| found.links == 1);
         if is_ours_alone && file.len().is_ok_and(|len| len > offset.0) {

@@ -98,7 +98,7 @@ pub(crate) trait Layout: fmt::Debug + Send + Sync {
     fn discard_cuts(&self, left: usize);
 
     /// Gives back the space that a segment has behind `offset`, where nothing of the log is, as
-    /// well as that goes. A file that has another name keeps it.
+    /// well as that goes. A file with another hard link keeps it.
     fn trim(&self, segment: SegmentName, offset: FileOffset);
 
     /// Drops what precedes `offset` in a segment that holds the whole log, or less of it.

@@ -9,7 +9,7 @@
 //! |---|---|
 //! | a segment that was begun by rotation | its first group names the seal before, and is of that opening |
 //! | a segment that a cut made | its first group names the group before, which its superblock finds |
-//! | what was written since the state was, behind where it says or in a newer generation | it is of the opening that the state names, or of one of which it says that it may have cut that one's log |
+//! | a group at or behind the state's `lsn`, or in a newer generation | it is of the state's opening, or of an announced cutter |
 //! | a superseded segment | it does not reach further than the cut knew, and the cut knows its last opening |
 //!
 //! Without the last one: 1. a copy crashes, and its recovery begins generation 2, 2. that one's
@@ -128,9 +128,10 @@ pub(crate) fn known(
         true => (cuts.next_back().map_or(Lsn::START, |cut| cut.lsn), None),
         false => (state.durable_lsn, Some(state.previous)),
     };
-    // What a cut made since the state was written may reach less far than the state says. If only
-    // what lies behind that were looked at: 1. the end of the log is cut, 2. a copy that was made
-    // then goes its own way, 3. its file takes the place of the original's, and passes for it.
+    // A generation newer than the state may end in front of the state's `lsn`. If opening checked
+    // only groups behind that: 1. `truncate_after` cuts the log, 2. an operator copies the log, and
+    // the copy is written to, 3. the operator puts the copy's file in the original's place,
+    // 4. opening takes the copy's records for the log's.
     let begun = segments.iter().filter(|s| since(s)).map(|s| s.superblock.base_lsn).min();
     let begun = begun.filter(|_| !mutation::is(Mutation::BelieveBelowState));
     let lsn = state.lsn.min(begun.unwrap_or(state.lsn));

@@ -249,10 +249,10 @@ fn go_on(
     Ok((opened, report))
 }
 
-/// Gives back what segments have behind the place where their successors begin: what a writer had
-/// prepared in one that it then sealed, and did not come to give back, or not durably; and what an
-/// earlier opening carried over, up to `CARRIED_WHOLE_BYTES_MAX` for each crash. Not that opening
-/// itself: whoever looked at the log before it would miss what it was shown.
+/// Gives back the bytes that segments have behind the base of their successor: space that a writer
+/// reserved and did not give back durably, and groups that an earlier opening carried over, up to
+/// `CARRIED_WHOLE_BYTES_MAX` for each crash. The opening that carries groups over does not trim
+/// them: an inspection that began before would not find groups that it had listed.
 fn trim_to_successors(layout: &dyn Layout, survey: &Survey) {
     for pair in survey.segments.windows(2) {
         let (next, segment) = (pair[1].superblock, &pair[0]);

@@ -317,7 +317,8 @@ impl Look<'_> {
         if let Some(seal) = self.seals.get(&base) {
             return Some(seal.chain(Seed::of_log(self.survey.uuid)));
         }
-        // Where nothing in it verifies, what is begun in its place has to name the same group.
+        // If nothing in it verifies, recovery begins a segment in its place, which has to name the
+        // same group.
         let before = self.survey.segments.iter().rfind(|s| s.superblock.base_lsn < base);
         let before = before.filter(|_| segment.first.is_none() && !segment.is_headless);
         Some(link_before(self.directory, before?, segment, None)?.chain)

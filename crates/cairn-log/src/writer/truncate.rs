@@ -195,10 +195,10 @@ impl<'a> Leading<'a> {
         Ok(())
     }
 
-    /// Writes down which generation the log is in, before the files go that it superseded. In the
-    /// other order: 1. one of them cannot be removed, or the power brings its name back, 2. the new
-    /// segment is lost, 3. the log opens as it was before the cut, without what was acknowledged
-    /// since.
+    /// Writes the new generation to the state, durably, before the superseded files are removed. In
+    /// the other order: 1. the removal of a superseded file fails, or a power cut brings its name
+    /// back, 2. the new segment is lost, 3. the log opens as it was before the cut, and the records
+    /// acknowledged since are lost.
     fn keep_cut_state(&mut self) -> Result<()> {
         if mutation::is(Mutation::CutUnstated) {
             return Ok(());

@@ -27,9 +27,9 @@ use crate::resync;
 use crate::schedules::races::recycle_beside_trimming;
 use crate::strangers;
 use crate::surroundings::{
-    backed_up_by_links, close_without, files_are_still_open, killed_after_a_backup_by_links,
-    lock_file_removed, moved_and_begun_anew, names_are_taken, read_what_was_put_in_place, remove,
-    used_in_a_child,
+    backed_up_by_links, close_without, exchanged_before_it_has_its_name, files_are_still_open,
+    killed_after_a_backup_by_links, lock_file_removed, moved_and_begun_anew, names_are_taken,
+    read_what_was_put_in_place, remove, used_in_a_child,
 };
 
 /// What a panic or an error said, in one line.
@@ -671,6 +671,7 @@ fn bugs_that_what_goes_on_around_a_log_shows() {
     seen(Mutation::TrustName, layer, || close_without(remove));
     seen(Mutation::TrustName, layer, moved_and_begun_anew);
     seen(Mutation::TrustName, layer, read_what_was_put_in_place);
+    seen(Mutation::TrustName, layer, exchanged_before_it_has_its_name);
     seen(Mutation::ReplaceNames, layer, names_are_taken);
     seen(Mutation::LockFileAlone, layer, lock_file_removed);
     seen(Mutation::KeepLock, layer, files_are_still_open);

@@ -629,6 +629,32 @@ fn a_lost_cut_is_missed() {
     a_cut_that_is_lost_beside_what_it_superseded().unwrap();
 }
 
+/// A cut of the end began a segment that holds a mark alone, and somebody cuts that off. The next
+/// opening begins another segment in its place, which follows the same group.
+#[test]
+fn a_cut_whose_mark_is_damaged_goes_on_in_one_history() {
+    let sim = SimFs::new();
+    let open = |sim: &SimFs| options().segment_size(1 << 20).fs(Arc::new(sim.clone())).open(DIR);
+    let log = open(&sim).unwrap();
+    let lsns: Vec<Lsn> = (0..500).map(|_| log.commit(&[1; 1000]).unwrap()).collect();
+    // More than an opening carries over as a whole.
+    log.truncate_after(lsns[400]).unwrap();
+    sim.kill();
+    drop(log);
+    let sim = sim.restart();
+    let cut = segments(&sim).pop().unwrap();
+    assert!(cut.ends_with("-0000000002.cairn"), "{cut}");
+    let bytes = sim.read_file(at(&cut)).unwrap();
+    sim.write_file(at(&cut), &bytes[..GROUP + 28]).unwrap();
+    let log = open(&sim).unwrap();
+    log.commit(b"one more").unwrap();
+    log.close().unwrap();
+    let look = Inspection::open_on(Arc::new(sim.clone()), DIR).unwrap();
+    let problems = look.verify(|_| ()).unwrap().problems;
+    assert!(problems.is_empty(), "{problems:?}");
+    assert_eq!(contents(&open(&sim).unwrap()).unwrap().1.len(), 402);
+}
+
 /// A log that was rotated and dropped: the mark is the first group of the new segment, and never
 /// became durable. The next opening believed it as far as what precedes it.
 pub(crate) fn a_first_mark_that_the_power_takes() -> Result<(), String> {

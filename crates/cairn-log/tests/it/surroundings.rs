@@ -7,12 +7,14 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use cairn_io::{Access, File, Fs, as_forked_child};
 use cairn_log::{Error, Inspection, Log, Lsn, Options};
-use cairn_sim::{CrashExplorer, SimFs};
+use cairn_sim::{Call, CrashExplorer, SimFs};
 
+use crate::hooked::{Hook, hooked};
 use crate::model::{chain, contents};
 
 const DIR: &str = "/data/log";
@@ -457,6 +459,52 @@ pub(crate) fn read_what_was_put_in_place() -> Result<(), String> {
 #[test]
 fn who_reads_a_file_that_was_put_in_place_of_ours_is_told() {
     read_what_was_put_in_place().unwrap();
+}
+
+/// Exchanges each file that becomes a segment, right before it gets the segment's name.
+#[derive(Debug)]
+struct Exchange {
+    sim: SimFs,
+    armed: AtomicBool,
+    exchanged: AtomicBool,
+}
+
+impl Hook for Exchange {
+    fn before(&self, call: Call, path: &Path) -> io::Result<()> {
+        let temporary = path.extension().is_some_and(|extension| extension == "tmp");
+        if call == Call::Rename && temporary && self.armed.load(Ordering::SeqCst) {
+            self.exchanged.store(true, Ordering::SeqCst);
+            let bytes = self.sim.read_file(path)?;
+            self.sim.remove(path)?;
+            self.sim.write_file(path, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// What was acknowledged has a name, although the file of a segment is exchanged.
+pub(crate) fn exchanged_before_it_has_its_name() -> Result<(), String> {
+    let sim = SimFs::new();
+    let exchange = Exchange { sim: sim.clone(), armed: false.into(), exchanged: false.into() };
+    let fs = hooked(Arc::new(sim.clone()), exchange);
+    let log = options(&sim).fs(Arc::new(fs.clone())).open("/log").unwrap();
+    let hook = &fs.layer().hook;
+    hook.armed.store(true, Ordering::SeqCst);
+    let acknowledged = (0..100).take_while(|n| commit(&log, *n..n + 1).is_ok()).count();
+    assert!(hook.exchanged.load(Ordering::SeqCst), "a segment was made");
+    hook.armed.store(false, Ordering::SeqCst);
+    sim.kill();
+    drop(log);
+    let log = options(&sim.restart()).open("/log").map_err(|e| chain(&e))?;
+    match log.next_seq().0 as usize {
+        found if found >= acknowledged => Ok(()),
+        found => Err(format!("{found} of {acknowledged} records")),
+    }
+}
+
+#[test]
+fn a_log_whose_next_segment_was_exchanged_stops() {
+    exchanged_before_it_has_its_name().unwrap();
 }
 
 /// A machine whose file system knows paths alone.

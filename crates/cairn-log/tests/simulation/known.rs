@@ -80,24 +80,9 @@ const MENDED: &[(&str, &str)] = &[
         include_str!("known/copy-of-a-cut-log.case"),
     ),
     (
-        "What a cut superseded could not be removed, and the segment that it began is lost: the \
-         log opens as it was before the cut.",
-        include_str!("known/lost-cut.case"),
-    ),
-    (
-        "The first group of a segment that a cut began is damaged; what an opening begins in its \
-         place names no group, and is called another history.",
-        include_str!("known/first-group-of-a-cut.case"),
-    ),
-    (
         "The file that becomes a segment is exchanged before it gets its name, and records go to \
          one that has none.",
         include_str!("known/exchanged-before-it-is-named.case"),
-    ),
-    (
-        "A clean close, and power that takes back what was given back of sealed segments: no \
-         opening gives it back again.",
-        include_str!("known/space-of-sealed-segments.case"),
     ),
     (
         "A segment that was made ahead is moved away, and put back when the log has passed its \

@@ -57,9 +57,9 @@ const NOT_SOUGHT: &[Mutation] = &[
 ];
 
 /// The simulations that look for a bug, the one that is most likely to find it first.
-fn simulations(bug: Mutation, runs: u64) -> Vec<(&'static str, Simulation<Logs>)> {
+fn simulations(bug: Mutation) -> Vec<(&'static str, Simulation<Logs>)> {
     let of = |style| {
-        Simulation::new(Logs(style)).budget(runs).steer(false).known(crate::known::is_known)
+        Simulation::new(Logs(style)).budget(RUNS).steer(false).known(crate::known::is_known)
     };
     let mut all = vec![
         ("directory", of(Style::Directory)),
@@ -88,9 +88,8 @@ fn simulations(bug: Mutation, runs: u64) -> Vec<(&'static str, Simulation<Logs>)
 /// Seeks every other bug, so that two threads share the work.
 fn seek(half: usize) {
     let sought = Mutation::ALL.iter().filter(|bug| !NOT_SOUGHT.contains(bug));
-    let sought = sought.skip(half).step_by(2).copied();
     let Sought { found, missed } =
-        seek_bugs(sought, |bug| simulations(bug, RUNS), |bug, look| bug.during(look));
+        seek_bugs(sought.skip(half).step_by(2).copied(), simulations, |bug, look| bug.during(look));
     println!("{}", found.join("\n"));
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
@@ -103,18 +102,6 @@ fn seeds_find_one_half_of_the_catalogue() {
 #[test]
 fn seeds_find_the_other_half() {
     seek(1);
-}
-
-/// The others, with more runs of the simulation in which people act: `CAIRN_SIM_RUNS=n`. Prints
-/// what docs/evidence.md says of them.
-#[test]
-#[ignore = "takes an hour or more"]
-fn what_more_runs_find() {
-    for bug in NOT_SOUGHT {
-        let first = |bug| simulations(bug, 20_000).into_iter().take(1).collect();
-        let Sought { found, missed } = seek_bugs([*bug], first, |bug, look| bug.during(look));
-        println!("{}{}", found.join("\n"), missed.join("\n"));
-    }
 }
 
 /// Threads show nothing while the power stays, and one thread nothing when it fails.

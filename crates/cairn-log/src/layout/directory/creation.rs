@@ -50,8 +50,9 @@ impl Directory {
             if taken { unchanged(error) } else { CreateError::Unknown(error) }
         })?;
         self.sync().map_err(CreateError::Unknown)?;
-        // What had the first name may have been another file by then: 1. somebody exchanges it,
-        // 2. that one gets the segment's name, 3. records go to ours, which has none any more.
+        // The temporary name may have led to another file: 1. an operator exchanges the file,
+        // 2. the rename gives the segment's name to the operator's file, 3. the writer's records go
+        // to a file without a name, 4. the process ends, and the records are lost.
         if let Err(error @ Error::Displaced { .. }) = self.expect_file(&name, id) {
             return Err(CreateError::Unknown(error));
         }

@@ -91,7 +91,8 @@ impl Directory {
         }
     }
 
-    /// Whether this file, which has the segment's name now, is the one that was seen under it.
+    /// Fails if this file, which has the segment's name now, is not the one that had it when the
+    /// log was looked at.
     pub(super) fn expect_same(&self, segment: &SegmentFile, handle: &dyn File) -> Result<()> {
         match (segment.id, handle.stat()) {
             (Some(seen), Ok(found)) if found.id != seen && !mutation::is(Mutation::TrustName) => {
